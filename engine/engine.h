@@ -1,0 +1,453 @@
+/* engine.h: the numeric library of mp2, everything about the model and nothing about HTTP or SQL.
+ *
+ * A frozen BERT-style backbone, banks of modular prompts, routes that mix the modules, tasks written
+ * as machine reading comprehension, prediction on packed batches, and adaptation of a route.
+ * The mathematics follows "Multitask Pre-training of Modular Prompt for Chinese Few-Shot Learning"
+ * (ACL 2023, arXiv 2210.07565); each source file states its own part.
+ *
+ * Threads.   eng_model, eng_bank, eng_task and eng_dataset never change after they are made: any
+ *            number of threads may use one. eng_workspace and eng_encoded belong to one thread at a
+ *            time. eng_compute is made to be shared. The library starts no thread but the compute
+ *            pool's, never logs, never exits.
+ * Lifetime.  A bank needs its model, a task its bank, a workspace its model: free in reverse order.
+ * Ownership. Inputs are borrowed for the call; outputs are the caller's. A failed call leaves its
+ *            output NULL and has taken nothing.
+ * Errors.    Every failing call returns a status and, when `err` is not NULL, fills it with the field
+ *            at fault and a sentence that names the limit and what was found.
+ * Text.      UTF-8 with a length, never NUL-terminated unless it says "string". Offsets handed to a
+ *            user count Unicode code points.
+ */
+#ifndef MP2_ENGINE_H
+#define MP2_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define ENG_MUST_CHECK __attribute__((warn_unused_result))
+
+/* ---- status and errors ------------------------------------------------------------------- */
+
+#define ENG_STATUS_LIST(X)                                                                         \
+    X(ENG_OK, "ok")                                                                                \
+    X(ENG_ENOMEM, "out of memory")                                                                 \
+    X(ENG_EINVAL, "invalid argument")                                                              \
+    X(ENG_EIO, "input or output failed")                                                           \
+    X(ENG_EFORMAT, "malformed file or text")                                                       \
+    X(ENG_ELIMIT, "over a limit")                                                                  \
+    X(ENG_EMISMATCH, "does not belong to this model or bank")                                      \
+    X(ENG_ENOTFOUND, "not found")                                                                  \
+    X(ENG_EUNSUPPORTED, "not supported")                                                           \
+    X(ENG_ECANCELLED, "cancelled")                                                                 \
+    X(ENG_EDIVERGED, "diverged")
+
+typedef enum eng_status {
+#define ENG_STATUS_ENUM(name, text) name,
+    ENG_STATUS_LIST(ENG_STATUS_ENUM)
+#undef ENG_STATUS_ENUM
+} eng_status;
+
+typedef struct eng_error {
+    eng_status status;
+    char field[96]; /* the input, tensor or setting at fault; "" when there is none */
+    char text[352]; /* one sentence for a person: limit, what was found, what to do */
+} eng_error;
+
+/* "ENG_EFORMAT" and "malformed file or text". Static strings. */
+const char *eng_status_name(eng_status status);
+const char *eng_status_text(eng_status status);
+
+typedef struct eng_text {
+    const char *data; /* UTF-8, borrowed, not NUL-terminated */
+    size_t len;       /* bytes */
+} eng_text;
+
+/* ---- model: one frozen backbone, its tokenizer and its fingerprint ------------------------- */
+
+typedef struct eng_model eng_model;
+typedef struct eng_bank eng_bank;
+
+typedef struct eng_model_info {
+    const char *name; /* last component of the directory */
+    size_t layers, hidden, heads, ffn, vocab, positions, types;
+    uint64_t parameters;
+    uint64_t bytes;       /* resident bytes of the weights as the engine holds them */
+    const char *dtype;    /* as stored: "F32", "F16", "BF16", "mixed" */
+    bool has_vocab;       /* false: no vocab.txt, ids only */
+    char fingerprint[65]; /* hex BLAKE2b-256 over tensor names, shapes and float32 values */
+} eng_model_info;
+
+/* Opens a model directory: config.json, vocab.txt (optional), and model.safetensors, sharded
+ * safetensors or pytorch_model.bin. ENG_EIO, ENG_EFORMAT, ENG_ELIMIT, ENG_EUNSUPPORTED. */
+ENG_MUST_CHECK eng_status eng_model_open(const char *dir, eng_model **out, eng_error *err);
+/* A backbone of seeded random weights, for benches. Shape from `info`'s numbers; no vocabulary. */
+ENG_MUST_CHECK eng_status eng_model_random(const eng_model_info *shape, uint64_t seed,
+                                           eng_model **out, eng_error *err);
+void eng_model_free(eng_model *model);
+const eng_model_info *eng_model_get_info(const eng_model *model);
+
+typedef struct eng_bank_info {
+    const char *name;     /* file name without .bank.safetensors / .safetensors / .th */
+    size_t modules;       /* K */
+    size_t prompt_tokens; /* P */
+    size_t intrinsic;     /* d */
+    size_t layers;        /* Lp: 1 shallow, the backbone's L deep */
+    size_t rows;          /* router rows */
+    size_t route_len;     /* numbers in a route of this bank: Lp*K, or K when tied */
+    bool tied;            /* one K-number route for all Lp layers */
+    int32_t prompt_token_offset;
+    int32_t token_type;
+    double adapt_lr; /* default step size and steps of the route method for this bank */
+    size_t adapt_steps;
+    char fingerprint[65]; /* over A, z, head and the settings above that change results */
+} eng_bank_info;
+
+/* Opens a bank file (.safetensors, or the authors' .th) for `model`. A wrong hidden width or layer
+ * count is ENG_EMISMATCH. `tied` asks for one route across the layers of a deep bank. */
+ENG_MUST_CHECK eng_status eng_bank_open(const eng_model *model, const char *path, bool tied,
+                                        eng_bank **out, eng_error *err);
+/* The first bank of a model directory: `*.bank.safetensors` in order of name, else
+ * bank_shallow.safetensors / bank_deep.safetensors. ENG_ENOTFOUND when there is none. */
+ENG_MUST_CHECK eng_status eng_bank_open_default(const eng_model *model, bool tied, eng_bank **out,
+                                                eng_error *err);
+/* A seeded random bank, for benches. */
+ENG_MUST_CHECK eng_status eng_bank_random(const eng_model *model, size_t layers, size_t modules,
+                                          size_t prompt_tokens, size_t intrinsic, uint64_t seed,
+                                          eng_bank **out, eng_error *err);
+void eng_bank_free(eng_bank *bank);
+const eng_bank_info *eng_bank_get_info(const eng_bank *bank);
+const char *eng_bank_row_name(const eng_bank *bank, size_t row); /* string; "row 3" when unnamed */
+/* Router row `row` as a route (info.route_len numbers); a tied bank averages the layers. */
+void eng_bank_row(const eng_bank *bank, size_t row, float *route);
+
+/* ---- routes ---------------------------------------------------------------------------------- */
+
+/* Mix of a route: w = sigmoid(r), ŵ[l,k] = w[l,k] / (Σ_j w[l,j] + 1e-12).
+ *   route (route_len)   mix (Lp, K) overwritten.   METHOD 2, serving form. */
+void eng_route_mix(const eng_bank *bank, const float *route, float *mix);
+/* p[l] = Σ_k mix[l,k] M[l,k].   merged (Lp, P, H) overwritten. */
+void eng_merged_prompt(const eng_bank *bank, const float *mix, float *merged);
+
+/* ---- compute: the threads, and who goes first ------------------------------------------------ */
+
+typedef struct eng_compute eng_compute;
+
+/* Serving goes first: between two pieces (a layer of a micro-batch) training gives way to any
+ * waiting serving piece. */
+typedef enum eng_class { ENG_SERVING = 0, ENG_TRAINING = 1 } eng_class;
+
+typedef struct eng_compute_info {
+    size_t threads;
+    const char *kernel; /* "avx2-packed" or "openblas" */
+    const char *blas;   /* OpenBLAS's own configuration string */
+} eng_compute_info;
+
+/* Starts `threads` compute threads (0: one a core this process may use; the caller's thread counts
+ * as one of them while it computes). Refuses a single-threaded OpenBLAS build with ENG_EUNSUPPORTED.
+ * `kernel`: NULL for the best, or a name of eng_compute_info.kernel. */
+ENG_MUST_CHECK eng_status eng_compute_start(size_t threads, const char *kernel, eng_compute **out,
+                                            eng_error *err);
+/* No call that uses it may be running. Returns when its threads have ended. */
+void eng_compute_stop(eng_compute *compute);
+const eng_compute_info *eng_compute_get_info(const eng_compute *compute);
+
+/* ---- forward on packed batches ----------------------------------------------------------------- */
+
+typedef struct eng_workspace eng_workspace;
+
+/* One block with room for a packed batch of at most max_tokens tokens in max_sequences sequences;
+ * nothing is allocated afterwards. */
+ENG_MUST_CHECK eng_status eng_workspace_new(const eng_model *model, size_t max_tokens,
+                                            size_t max_sequences, eng_workspace **out,
+                                            eng_error *err);
+void eng_workspace_free(eng_workspace *workspace);
+size_t eng_workspace_bytes(const eng_workspace *workspace);
+
+typedef struct eng_sequence {
+    const int32_t *ids;   /* (len): [CLS], P placeholders, … */
+    size_t len;           /* 1 … positions of the model */
+    const eng_bank *bank; /* modules, head, token type; sequences of a batch may differ */
+    const float *mix;     /* (Lp, K) from eng_route_mix; NULL adds no prompt */
+    const float *prompt;  /* (Lp, P, H) a tuned prompt in place of the mix, or NULL */
+} eng_sequence;
+
+/* Start and end logits of every token of n sequences, packed without padding.
+ *   start, end (Σ len) overwritten, in the order of the sequences.
+ * A sequence's logits do not depend on its neighbours. Rejects ids outside the vocabulary
+ * (ENG_EINVAL) and batches beyond the workspace (ENG_ELIMIT). */
+ENG_MUST_CHECK eng_status eng_forward(eng_compute *compute, eng_workspace *workspace, eng_class who,
+                                      const eng_model *model, const eng_sequence *sequences,
+                                      size_t n, float *start, float *end, eng_error *err);
+
+/* ---- tokens ------------------------------------------------------------------------------------ */
+
+typedef struct eng_token {
+    int32_t id;
+    uint32_t start, end; /* code points of the text this token came from, end exclusive */
+} eng_token;
+
+/* BERT WordPiece of `text`, no [CLS] or [SEP] added. *tokens is malloc'ed: the caller frees.
+ * ENG_EFORMAT for invalid UTF-8; ENG_EINVAL when the model has no vocabulary. */
+ENG_MUST_CHECK eng_status eng_tokenize(const eng_model *model, eng_text text, eng_token **tokens,
+                                       size_t *n, eng_error *err);
+const char *eng_token_string(const eng_model *model, int32_t id); /* string, NULL if no such id */
+
+/* ---- tasks as machine reading comprehension ------------------------------------------------------ */
+
+typedef enum eng_task_type {
+    ENG_CLASSIFICATION,
+    ENG_PAIR,
+    ENG_CHOICE,
+    ENG_EXTRACTIVE
+} eng_task_type;
+
+const char *eng_task_type_name(eng_task_type type); /* "classification", … */
+bool eng_task_type_parse(const char *name, eng_task_type *type);
+
+#define ENG_MAX_LABELS         512 /* labels of a task, options of an example */
+#define ENG_MAX_LABEL_BYTES    256
+#define ENG_MAX_TEMPLATE_BYTES 2048
+#define ENG_MAX_FIELDS         16
+
+typedef struct eng_task_spec {
+    eng_task_type type;
+    eng_text text_template; /* with {field} names; empty: the default of the type */
+    const eng_text *labels; /* classification and pair: 2 … ENG_MAX_LABELS, distinct, not empty */
+    size_t n_labels;
+    bool may_have_no_answer; /* extractive only */
+} eng_task_spec;
+
+typedef struct eng_task eng_task;
+
+/* Checks and compiles a task: template parsed, labels tokenised. ENG_EINVAL names the part. The task
+ * fits its bank's prompt tokens; at least 8 tokens must remain for the text beside prompt, template
+ * and labels (ENG_ELIMIT says how many there are). */
+ENG_MUST_CHECK eng_status eng_task_new(const eng_model *model, const eng_bank *bank,
+                                       const eng_task_spec *spec, eng_task **out, eng_error *err);
+void eng_task_free(eng_task *task);
+eng_task_type eng_task_get_type(const eng_task *task);
+size_t eng_task_label_count(const eng_task *task);
+const char *eng_task_label(const eng_task *task, size_t i); /* string */
+const char *eng_task_template(const eng_task *task);        /* string */
+/* Names of the fields the template reads, in its order; returns their count. */
+size_t eng_task_fields(const eng_task *task, const char *names[ENG_MAX_FIELDS]); /* strings */
+
+typedef struct eng_field {
+    eng_text name;
+    eng_text value;
+} eng_field;
+
+typedef struct eng_input {
+    const eng_field *fields;
+    size_t n_fields;
+    const eng_text *options; /* choice only: 2 … ENG_MAX_LABELS */
+    size_t n_options;
+} eng_input;
+
+typedef struct eng_encoded eng_encoded; /* one input as ids, with the way back to its text */
+
+/* Writes an input as one sequence. Text fields are cut, options and template never: a cut is
+ * reported by eng_encoded_truncated. text_limit > 0 also cuts every text field to that many code
+ * points first. ENG_EINVAL names a missing field; ENG_ELIMIT when options alone do not fit. */
+ENG_MUST_CHECK eng_status eng_encode(const eng_task *task, const eng_input *input,
+                                     size_t text_limit, eng_encoded **out, eng_error *err);
+void eng_encoded_free(eng_encoded *encoded);
+const int32_t *eng_encoded_ids(const eng_encoded *encoded, size_t *len);
+size_t eng_encoded_options(const eng_encoded *encoded);   /* 0 for extractive */
+size_t eng_encoded_truncated(const eng_encoded *encoded); /* code points of text left out */
+
+/* softmax_j(start[first token of option j] + end[last token of option j]).
+ *   start, end (len)   probabilities (options) overwritten. */
+void eng_decode_options(const eng_encoded *encoded, const float *start, const float *end,
+                        float *probabilities);
+
+typedef struct eng_span {
+    size_t start, end; /* code points in the caller's context field, end exclusive */
+    double score;      /* probability among the admissible spans */
+    bool no_answer;    /* then start = end = 0 */
+} eng_span;
+
+/* The best spans of the context, best first, at most `max`, of at most max_answer tokens (0: the
+ * default, 64), not overlapping an earlier one. Returns how many. */
+size_t eng_decode_spans(const eng_encoded *encoded, const float *start, const float *end,
+                        size_t max_answer, eng_span *spans, size_t max);
+
+/* ---- few-shot sets ------------------------------------------------------------------------------- */
+
+typedef struct eng_example {
+    eng_input input;
+    size_t label;        /* index among the task's labels, or the example's options (choice) */
+    eng_text answer;     /* extractive; empty = no answer */
+    size_t answer_start; /* code points in the context */
+} eng_example;
+
+typedef struct eng_dataset eng_dataset;
+
+typedef struct eng_row_error {
+    size_t line;      /* 1-based line of the file */
+    char pointer[64]; /* JSON pointer in the row: "/label" */
+    char text[192];
+} eng_row_error;
+
+#define ENG_MAX_ROW_ERRORS 50
+
+/* What a set holds before a task gives its labels a number. */
+typedef struct eng_dataset_info {
+    eng_task_type type; /* inferred from the rows' fields, or as asked */
+    size_t rows;        /* good rows */
+    size_t bad_rows;
+    size_t labels; /* distinct label words, in order of first appearance */
+} eng_dataset_info;
+
+typedef enum eng_rows_format { ENG_ROWS_JSONL, ENG_ROWS_CSV } eng_rows_format;
+
+/* Parses rows (API 2: text/label, text_a/text_b/label, question/context/options/label,
+ * question/context/answer/answer_start, chat messages; other string fields are kept by name).
+ * Bad rows are reported (first ENG_MAX_ROW_ERRORS, *n_errors may be NULL with errors NULL) and
+ * counted, never fatal; ENG_EFORMAT only when no good row is left or types are mixed. `type` NULL: infer. */
+ENG_MUST_CHECK eng_status eng_dataset_parse(eng_text bytes, eng_rows_format format,
+                                            const eng_task_type *type, eng_dataset **out,
+                                            eng_row_error *errors, size_t *n_errors,
+                                            eng_error *err);
+void eng_dataset_free(eng_dataset *set);
+const eng_dataset_info *eng_dataset_get_info(const eng_dataset *set);
+const char *eng_dataset_label(const eng_dataset *set, size_t i); /* string: i-th distinct label */
+size_t eng_dataset_label_rows(const eng_dataset *set, size_t i); /* rows that carry it */
+/* Row i; *label_word is its label string (NULL for extractive). Borrowed from the set. */
+void eng_dataset_row(const eng_dataset *set, size_t i, eng_example *row, const char **label_word);
+
+/* A task folder of the data layout: task.json, train.jsonl, dev.jsonl, test.jsonl. */
+typedef struct eng_task_folder {
+    char name[96];
+    eng_task *task;
+    eng_dataset *train, *dev, *test;
+} eng_task_folder;
+ENG_MUST_CHECK eng_status eng_task_folder_open(const eng_model *model, const eng_bank *bank,
+                                               const char *dir, eng_task_folder *out,
+                                               eng_error *err);
+void eng_task_folder_close(eng_task_folder *folder);
+
+/* The few-shot protocol: shuffle with `seed`, per label the first k rows train and the next k dev,
+ * k = k_shot or max(8, 32/labels); choice and extractive 32 and 32. train and dev receive row
+ * numbers (capacity rows of the set each). */
+void eng_few_shot_split(const eng_dataset *set, uint64_t seed, size_t k_shot, size_t *train,
+                        size_t *n_train, size_t *dev, size_t *n_dev);
+
+/* ---- evaluation ------------------------------------------------------------------------------------ */
+
+typedef struct eng_scores {
+    size_t rows;
+    double accuracy; /* options; extractive: exact match */
+    double macro_f1; /* fixed labels; extractive: character F1; choice: = accuracy */
+    double loss;     /* mean MRC loss */
+    size_t tokens;
+    double seconds;
+    size_t truncated; /* rows whose text was cut */
+} eng_scores;
+
+/* Evaluates `mix` (or a tuned prompt) on rows `which` (NULL: all) of a set.
+ *   predicted (rows): the option of each row, or NULL.   confusion (labels, labels) counts, rows =
+ *   truth, or NULL; fixed labels only.
+ * ENG_EINVAL when a row's label is not among the task's. ENG_ECANCELLED through `cancelled`. */
+typedef bool (*eng_cancelled)(void *arg);
+ENG_MUST_CHECK eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *model,
+                                       const eng_bank *bank, const eng_task *task,
+                                       const eng_dataset *set, const size_t *which, size_t n,
+                                       const float *mix, const float *prompt, size_t text_limit,
+                                       eng_cancelled cancelled, void *arg, size_t *predicted,
+                                       size_t *confusion, eng_scores *scores, eng_error *err);
+
+/* ---- adaptation --------------------------------------------------------------------------------------- */
+
+typedef enum eng_init { ENG_INIT_AVERAGE, ENG_INIT_RANDOM, ENG_INIT_RETRIEVE } eng_init;
+
+typedef struct eng_adapt_config {
+    const char *method; /* "average", "retrieve", "route" (more to come) */
+    eng_init init;
+    double lr; /* 0: the bank's default */
+    double weight_decay;
+    size_t steps;      /* 0: the bank's default */
+    size_t batch;      /* rows a step; 0: 32 */
+    size_t eval_every; /* steps between looks at dev; 0: 20 */
+    double seconds;    /* 0: no limit */
+    uint64_t seed;
+    size_t text_limit; /* 0: none */
+} eng_adapt_config;
+
+/* Defaults of `bank`, to be changed field by field. */
+void eng_adapt_defaults(const eng_bank *bank, eng_adapt_config *config);
+
+typedef struct eng_progress {
+    size_t step, steps;
+    double train_loss;
+    double dev_loss, dev_accuracy; /* NaN when dev was not looked at in this step */
+    bool best;                     /* dev chose this step so far */
+    size_t tokens;
+    double seconds;
+} eng_progress;
+
+/* Called on the caller's thread between steps; must return soon. False ends the run (ENG_ECANCELLED). */
+typedef bool (*eng_on_progress)(void *arg, const eng_progress *progress);
+
+typedef struct eng_adapt_result {
+    float *route; /* (route_len) malloc'ed; free with eng_adapt_result_fini */
+    size_t route_len;
+    size_t best_step;
+    double train_loss, dev_loss, dev_accuracy, dev_macro_f1;
+    double dev_accuracy_before; /* of the start */
+    size_t steps, tokens, forward_passes;
+    double seconds;
+    char started_from[96]; /* "average", "random", or the router row retrieved */
+} eng_adapt_result;
+
+/* Learns a route for `task` from rows of `set`. Nothing of the model or bank changes. Same inputs,
+ * seed and thread count give the same bytes. Called on a thread of the caller's that may take
+ * minutes; computes as ENG_TRAINING. ENG_EDIVERGED when the loss is not finite: result then holds
+ * the best route so far (route may be NULL if none). */
+ENG_MUST_CHECK eng_status eng_adapt(eng_compute *compute, const eng_model *model,
+                                    const eng_bank *bank, const eng_task *task,
+                                    const eng_dataset *train_set, const size_t *train,
+                                    size_t n_train, const eng_dataset *dev_set, const size_t *dev,
+                                    size_t n_dev, const eng_adapt_config *config,
+                                    eng_on_progress on_progress, void *arg,
+                                    eng_adapt_result *result, eng_error *err);
+void eng_adapt_result_fini(eng_adapt_result *result);
+
+/* ---- files ------------------------------------------------------------------------------------------------ */
+
+/* Rewrites a model directory (any readable form; banks and vocabulary too) as safetensors in
+ * dtype "F32", "F16" or "BF16" under `to` (made if missing; existing files are not overwritten). */
+ENG_MUST_CHECK eng_status eng_convert_model(const char *from, const char *to, const char *dtype,
+                                            eng_error *err);
+/* Rewrites one bank file. */
+ENG_MUST_CHECK eng_status eng_convert_bank(const char *from, const char *to, const char *dtype,
+                                           eng_error *err);
+
+typedef struct eng_tensor_info {
+    const char *name; /* string, borrowed for the call */
+    const char *dtype;
+    size_t dims;
+    const uint64_t *shape;
+    uint64_t bytes;
+} eng_tensor_info;
+/* Lists the tensors of any readable file (safetensors, zip or legacy PyTorch), in file order. */
+ENG_MUST_CHECK eng_status eng_list_tensors(const char *path,
+                                           void (*each)(void *arg, const eng_tensor_info *info),
+                                           void *arg, eng_error *err);
+
+/* ---- benches ------------------------------------------------------------------------------------------------ */
+
+/* Best seen rate, in GFLOP/s, of C (m,n) = A (m,k) · W (n,k)ᵀ over at least `seconds`.
+ * kernel NULL: the compute's own; "openblas"; "peak": the FMA peak of the threads, shape ignored. */
+ENG_MUST_CHECK eng_status eng_bench_gemm(eng_compute *compute, const char *kernel, size_t m,
+                                         size_t n, size_t k, double seconds, double *gflops,
+                                         eng_error *err);
+/* Floating-point operations of one forward pass over sequences of these lengths. */
+double eng_forward_flops(const eng_model *model, const size_t *lens, size_t n);
+/* Seconds of one training step of a route (forward and backward) on `batch` sequences of `tokens`. */
+ENG_MUST_CHECK eng_status eng_bench_train_step(eng_compute *compute, const eng_model *model,
+                                               const eng_bank *bank, size_t tokens, size_t batch,
+                                               double *seconds, eng_error *err);
+
+#endif

@@ -1,0 +1,23 @@
+/* mrc.h (private): an input as one machine-reading sequence, and the targets of its loss.
+ *
+ * eng_encode makes an eng_encoded; the trainer and the evaluation read it through this header.
+ * An eng_encoded belongs to one thread at a time and never changes after it is made.
+ */
+#ifndef ENGINE_MRC_H
+#define ENGINE_MRC_H
+
+#include "engine/engine.h"
+
+/* Token positions of the right answer: of a fixed-label row or a choice row the first and last token
+ * of option `row->label`; of an extractive row the tokens that cover the answer (no answer: the words
+ * 没有答案 of the hard prompt). False when the answer was cut away or is not there: such a row
+ * cannot train, and counts as wrong in an evaluation. */
+bool mrc_targets(const eng_encoded *encoded, const eng_example *row, size_t *start, size_t *end);
+
+/* Code-point window helper for extractive training: like eng_encode, but when the context must be cut
+ * keeps a window around the answer of `row` instead of the beginning. */
+ENG_MUST_CHECK eng_status mrc_encode_for_training(const eng_task *task, const eng_example *row,
+                                                  size_t text_limit, eng_encoded **out,
+                                                  eng_error *err);
+
+#endif

@@ -1,0 +1,17 @@
+/* commands.c: THE table of subcommands. */
+#include "server/commands/commands.h"
+
+#include <stdio.h>
+
+int cmd_version(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    printf("mp2 %s\n", MP2_VERSION);
+    return EXIT_DONE;
+}
+
+const struct command commands[] = {
+    {"version", "print the version", cmd_version},
+};
+const size_t commands_count = sizeof commands / sizeof commands[0];
