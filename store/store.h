@@ -1,0 +1,501 @@
+/* store.h: everything mp2 keeps on disk: tenants, keys, tasks and their versions, files, jobs, usage.
+ *
+ * One SQLite file behind plain structs. The store checks what must hold in the data (names unique,
+ * versions immutable, one tenant blind to another's rows, allowed moves of a job); what a text means,
+ * JSON included, is the server's business.
+ *
+ * Threads.   Exactly one `store` opened with store_open (the writer) exists per file, over all
+ *            processes: a lock file beside the database holds that. It alone writes and checkpoints,
+ *            and belongs to one thread at a time. store_open_reader gives read-only handles, one per
+ *            reading thread; functions that write answer STORE_EREADONLY on them.
+ * Ownership. Inputs are borrowed for the call. Outputs point into the store_mem passed in and live
+ *            until it is freed or reset; outputs of a failed call are zeroed. Rows handed to a
+ *            callback live for that call only.
+ * Durability. A write that returned STORE_OK outside a group, or whose group's store_commit returned
+ *            STORE_OK, survives kill -9 and, with STORE_SYNC_FULL, power loss.
+ * Tenants.   Every look-up of a tenant's object names the tenant; another tenant's object and a
+ *            missing one are the same STORE_ENOTFOUND.
+ * Times.     Milliseconds since 1970, from the caller. 0 means "not yet" or "never".
+ * Text.      Strings are UTF-8 and NUL-terminated; NULL strings are stored as absent and read back as
+ *            NULL. "JSON text" is stored as given; it must be well-formed, else STORE_EINVAL.
+ */
+#ifndef MP2_STORE_H
+#define MP2_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STORE_MUST_CHECK __attribute__((warn_unused_result))
+
+/* ---- status and errors ------------------------------------------------------------------- */
+
+#define STORE_STATUS_LIST(X)                                                                       \
+    X(STORE_OK, "ok")                                                                              \
+    X(STORE_ENOMEM, "out of memory")                                                               \
+    X(STORE_EINVAL, "invalid argument")                                                            \
+    X(STORE_ENOTFOUND, "not found")                                                                \
+    X(STORE_EEXISTS, "exists already")                                                             \
+    X(STORE_ESTATE, "not possible in the present state")                                           \
+    X(STORE_ELIMIT, "over a limit")                                                                \
+    X(STORE_EIO, "input or output failed")                                                         \
+    X(STORE_EFULL, "the disk or the database is full")                                             \
+    X(STORE_ECORRUPT, "the database is damaged")                                                   \
+    X(STORE_EFOREIGN, "not a database of mp2")                                                     \
+    X(STORE_ENEWER, "written by a newer mp2")                                                      \
+    X(STORE_EBUSY, "in use by another process")                                                    \
+    X(STORE_EREADONLY, "read-only")                                                                \
+    X(STORE_EABORTED, "the group of writes was undone")
+
+typedef enum store_status {
+#define STORE_STATUS_ENUM(name, text) name,
+    STORE_STATUS_LIST(STORE_STATUS_ENUM)
+#undef STORE_STATUS_ENUM
+} store_status;
+
+typedef struct store_error {
+    store_status status;
+    char field[64]; /* the argument or row at fault; "" when there is none */
+    char text[352]; /* one sentence for a person: limit, what was found, what to do */
+} store_error;
+
+/* "STORE_EIO" and "input or output failed". Static strings. */
+const char *store_status_name(store_status status);
+const char *store_status_text(store_status status);
+
+/* ---- memory of results ------------------------------------------------------------------- */
+
+/* Holds what reads hand out. Belongs to one thread at a time; may be passed on. */
+typedef struct store_mem store_mem;
+store_mem *store_mem_new(void); /* NULL: out of memory */
+void store_mem_reset(store_mem *mem);
+void store_mem_free(store_mem *mem); /* NULL is fine */
+
+typedef struct store_blob {
+    const void *data; /* NULL: absent */
+    size_t len;
+} store_blob;
+
+/* ---- opening ----------------------------------------------------------------------------- */
+
+typedef struct store store;
+
+typedef enum store_sync {
+    STORE_SYNC_FULL,  /* an acknowledged write survives power loss (the default) */
+    STORE_SYNC_NORMAL /* survives kill -9; power loss may take the last writes */
+} store_sync;
+
+typedef struct store_options {
+    store_sync sync;
+    int64_t max_pages; /* pages of 4096 bytes the file may grow to; 0: no limit of ours */
+} store_options;
+
+/* Opens the writer; makes the file when missing and migrates an older schema. STORE_EFOREIGN and
+ * STORE_ENEWER leave the file untouched. STORE_EBUSY: another process has it. options NULL: defaults.
+ * Jobs that a crash left running stay so until store_jobs_recover. */
+STORE_MUST_CHECK store_status store_open(const char *path, const store_options *options,
+                                         store **out, store_error *err);
+/* A read-only handle on a database that a writer opened before. */
+STORE_MUST_CHECK store_status store_open_reader(const char *path, store **out, store_error *err);
+void store_close(store *s);     /* ends an open group by undoing it; NULL is fine */
+int store_schema_version(void); /* the newest schema this build knows */
+
+/* ---- groups of writes ---------------------------------------------------------------------- */
+
+/* Between begin and commit every writing call keeps or undoes its own work (a savepoint each), so
+ * that one failing call leaves its group whole. When a full disk or an I/O error made SQLite undo the
+ * whole group, that call reports it, later calls and store_commit answer STORE_EABORTED, and
+ * store_rollback clears the state. Acknowledge nothing of a group before store_commit returned
+ * STORE_OK; when it fails, nothing of the group is stored. Calls outside a group commit by themselves. */
+STORE_MUST_CHECK store_status store_begin(store *s, store_error *err);
+STORE_MUST_CHECK store_status store_commit(store *s, store_error *err);
+void store_rollback(store *s);
+
+/* ---- care ---------------------------------------------------------------------------------- */
+
+/* A consistent copy at `path` (must not exist), taken while running: written beside it, synced,
+ * renamed. `going` (may be NULL) is called between pieces; false ends with STORE_ESTATE. */
+STORE_MUST_CHECK store_status store_backup(store *s, const char *path,
+                                           bool (*going)(void *arg, int64_t done, int64_t total),
+                                           void *arg, store_error *err);
+/* STORE_ECORRUPT with the first finding. Quick: structure only; full: indexes and foreign keys too. */
+STORE_MUST_CHECK store_status store_check(store *s, bool full, store_error *err);
+/* Query statistics and WAL truncation; call every few hours and when idle. */
+STORE_MUST_CHECK store_status store_maintain(store *s, store_error *err);
+
+/* ---- paging -------------------------------------------------------------------------------- */
+
+#define STORE_MAX_PAGE 1000
+
+typedef struct store_page {
+    const char
+        *after;   /* id of the last item seen; NULL: from the start. Unknown: STORE_ENOTFOUND */
+    size_t limit; /* 1 … STORE_MAX_PAGE */
+    bool oldest_first; /* else newest first */
+} store_page;
+
+/* ---- tenants and keys ---------------------------------------------------------------------- */
+
+#define STORE_MAX_NAME 256 /* bytes of a name, label or id */
+
+typedef struct store_tenant {
+    int64_t id;
+    const char *name;     /* unique */
+    const char *settings; /* JSON text: quotas, weight; or NULL */
+    int64_t created, disabled;
+} store_tenant;
+
+/* STORE_EEXISTS when the name is taken. */
+STORE_MUST_CHECK store_status store_tenant_create(store *s, const char *name, const char *settings,
+                                                  int64_t now, int64_t *id, store_error *err);
+STORE_MUST_CHECK store_status store_tenant_get(store *s, int64_t id, store_mem *mem,
+                                               store_tenant *out, store_error *err);
+STORE_MUST_CHECK store_status store_tenant_find(store *s, const char *name, store_mem *mem,
+                                                store_tenant *out, store_error *err);
+/* after: a tenant's name; in order of creation. */
+STORE_MUST_CHECK store_status store_tenant_list(store *s, const store_page *page, store_mem *mem,
+                                                store_tenant **items, size_t *n, bool *has_more,
+                                                store_error *err);
+STORE_MUST_CHECK store_status store_tenant_update(store *s, int64_t id, const char *settings,
+                                                  int64_t disabled, store_error *err);
+
+#define STORE_KEY_HASH_BYTES 32
+
+#define STORE_SCOPE_PREDICT  1u
+#define STORE_SCOPE_ADAPT    2u
+#define STORE_SCOPE_READ     4u
+#define STORE_SCOPE_ADMIN    8u
+
+typedef struct store_key {
+    const char *id; /* public part; never the secret */
+    int64_t tenant;
+    unsigned char hash[STORE_KEY_HASH_BYTES]; /* SHA-256 of the whole key */
+    uint32_t scopes;
+    const char *label;
+    int64_t created, expires, revoked, last_used;
+} store_key;
+
+/* Reads id, tenant, hash, scopes, label, created, expires. STORE_EEXISTS: id or hash is taken. */
+STORE_MUST_CHECK store_status store_key_create(store *s, const store_key *key, store_error *err);
+STORE_MUST_CHECK store_status store_key_list(store *s, int64_t tenant, const store_page *page,
+                                             store_mem *mem, store_key **items, size_t *n,
+                                             bool *has_more, store_error *err);
+/* Revoking twice keeps the first time. */
+STORE_MUST_CHECK store_status store_key_revoke(store *s, int64_t tenant, const char *id,
+                                               int64_t now, store_error *err);
+STORE_MUST_CHECK store_status store_key_touch(store *s, int64_t tenant, const char *id, int64_t now,
+                                              store_error *err);
+/* Every key with its tenant, for the registry at start; false from `each` ends the walk early. */
+typedef bool (*store_each_key)(void *arg, const store_key *key, const store_tenant *tenant);
+STORE_MUST_CHECK store_status store_keys_load(store *s, store_each_key each, void *arg,
+                                              store_error *err);
+
+/* ---- tasks and versions -------------------------------------------------------------------- */
+
+typedef struct store_task {
+    int64_t id; /* never used again */
+    int64_t tenant;
+    const char *name;          /* unique among the tenant's tasks that are not deleted */
+    const char *type;          /* "classification", … */
+    const char *labels;        /* JSON text: array of strings, or NULL */
+    const char *text_template; /* NULL: the default of the type */
+    uint32_t flags;            /* STORE_TASK_… */
+    const char *metadata;      /* JSON text or NULL */
+    int64_t current;           /* version number the alias points at; 0: none yet */
+    int64_t created, updated, deleted;
+} store_task;
+
+#define STORE_TASK_MAY_HAVE_NO_ANSWER 1u
+
+/* Immutable once stored. */
+typedef struct store_version {
+    int64_t task;   /* id */
+    int64_t number; /* 1, 2, … per task, given by the store */
+    store_blob route;
+    store_blob prompt, head; /* large; only store_version_blobs reads them back */
+    const char *method;
+    const char *started_from;      /* or NULL */
+    const char *model_fingerprint; /* backbone and bank it was learnt on */
+    const char *bank_fingerprint;
+    const char *bank;    /* bank name */
+    const char *metrics; /* JSON text or NULL */
+    const char *job;     /* job id or NULL */
+    int64_t created;
+    bool has_prompt, has_head; /* set by reads */
+} store_version;
+
+/* Makes a task and, when `first` is not NULL, its version 1 as current, in one step. Reads tenant,
+ * name, type, labels, text_template, flags, metadata, created. STORE_EEXISTS: the name is taken. */
+STORE_MUST_CHECK store_status store_task_create(store *s, const store_task *task,
+                                                const store_version *first, int64_t *id,
+                                                store_error *err);
+STORE_MUST_CHECK store_status store_task_get(store *s, int64_t tenant, int64_t id, store_mem *mem,
+                                             store_task *out, store_error *err);
+/* By name, deleted ones not seen. */
+STORE_MUST_CHECK store_status store_task_find(store *s, int64_t tenant, const char *name,
+                                              store_mem *mem, store_task *out, store_error *err);
+/* In order of name when by_name (after: a name, which need not exist), else of creation (after: a
+ * task's id in decimal). prefix: NULL or how names begin. deleted: list the deleted ones instead. */
+typedef struct store_task_query {
+    store_page page;
+    bool by_name;
+    const char *prefix;
+    bool deleted;
+} store_task_query;
+STORE_MUST_CHECK store_status store_task_list(store *s, int64_t tenant,
+                                              const store_task_query *query, store_mem *mem,
+                                              store_task **items, size_t *n, bool *has_more,
+                                              store_error *err);
+/* NULL members stay as they are. STORE_EEXISTS when the new name is taken. */
+typedef struct store_task_change {
+    const char *name, *text_template, *metadata;
+} store_task_change;
+STORE_MUST_CHECK store_status store_task_update(store *s, int64_t tenant, int64_t id,
+                                                const store_task_change *change, int64_t now,
+                                                store_error *err);
+/* Soft delete frees the name; restore takes it back (STORE_EEXISTS when taken meanwhile). STORE_ESTATE
+ * when a job that is not finished will publish into the task. */
+STORE_MUST_CHECK store_status store_task_delete(store *s, int64_t tenant, int64_t id, int64_t now,
+                                                store_error *err);
+STORE_MUST_CHECK store_status store_task_restore(store *s, int64_t tenant, int64_t id, int64_t now,
+                                                 store_error *err);
+/* Removes at most `limit` tasks deleted before `before`, versions and all; *removed says how many. */
+STORE_MUST_CHECK store_status store_tasks_purge(store *s, int64_t before, size_t limit,
+                                                size_t *removed, store_error *err);
+
+/* Adds a version (an import, say); moves the alias when `make_current`. */
+STORE_MUST_CHECK store_status store_version_add(store *s, int64_t tenant, int64_t task,
+                                                const store_version *version, bool make_current,
+                                                int64_t *number, store_error *err);
+STORE_MUST_CHECK store_status store_version_get(store *s, int64_t tenant, int64_t task,
+                                                int64_t number, store_mem *mem, store_version *out,
+                                                store_error *err);
+STORE_MUST_CHECK store_status store_version_blobs(store *s, int64_t tenant, int64_t task,
+                                                  int64_t number, store_mem *mem,
+                                                  store_blob *prompt, store_blob *head,
+                                                  store_error *err);
+/* after: a version number in decimal. */
+STORE_MUST_CHECK store_status store_version_list(store *s, int64_t tenant, int64_t task,
+                                                 const store_page *page, store_mem *mem,
+                                                 store_version **items, size_t *n, bool *has_more,
+                                                 store_error *err);
+/* Moves the alias (roll back, roll forward). */
+STORE_MUST_CHECK store_status store_task_set_current(store *s, int64_t tenant, int64_t task,
+                                                     int64_t number, int64_t now, store_error *err);
+/* Every live task with its current version (NULL when none), in order of id, for the registry. */
+typedef bool (*store_each_task)(void *arg, const store_task *task, const store_version *current);
+STORE_MUST_CHECK store_status store_tasks_load(store *s, store_each_task each, void *arg,
+                                               store_error *err);
+
+/* ---- files --------------------------------------------------------------------------------- */
+
+typedef struct store_file {
+    const char *id; /* "file-…", made by the caller, unique over all tenants */
+    int64_t tenant;
+    const char *filename;
+    const char *purpose;
+    const char *status;  /* "processed", "error" */
+    const char *details; /* JSON text: rows, type, labels, row errors; or NULL */
+    int64_t bytes;       /* set by the store */
+    unsigned char sha256[32];
+    int64_t created, expires;
+} store_file;
+
+STORE_MUST_CHECK store_status store_file_create(store *s, const store_file *file, store_blob data,
+                                                store_error *err);
+STORE_MUST_CHECK store_status store_file_get(store *s, int64_t tenant, const char *id,
+                                             store_mem *mem, store_file *out, store_error *err);
+STORE_MUST_CHECK store_status store_file_data(store *s, int64_t tenant, const char *id,
+                                              store_mem *mem, store_blob *out, store_error *err);
+/* purpose NULL: all. */
+STORE_MUST_CHECK store_status store_file_list(store *s, int64_t tenant, const char *purpose,
+                                              const store_page *page, store_mem *mem,
+                                              store_file **items, size_t *n, bool *has_more,
+                                              store_error *err);
+/* STORE_ESTATE while a job that is not finished reads it. */
+STORE_MUST_CHECK store_status store_file_delete(store *s, int64_t tenant, const char *id,
+                                                store_error *err);
+/* What a tenant keeps: number of files and their bytes. */
+STORE_MUST_CHECK store_status store_file_totals(store *s, int64_t tenant, int64_t *files,
+                                                int64_t *bytes, store_error *err);
+
+/* ---- jobs ---------------------------------------------------------------------------------- */
+
+/* name, text in the API, finished */
+#define STORE_JOB_STATUS_LIST(X)                                                                   \
+    X(STORE_JOB_VALIDATING, "validating_files", false)                                             \
+    X(STORE_JOB_QUEUED, "queued", false)                                                           \
+    X(STORE_JOB_RUNNING, "running", false)                                                         \
+    X(STORE_JOB_PAUSED, "paused", false)                                                           \
+    X(STORE_JOB_SUCCEEDED, "succeeded", true)                                                      \
+    X(STORE_JOB_FAILED, "failed", true)                                                            \
+    X(STORE_JOB_CANCELLED, "cancelled", true)
+
+typedef enum store_job_status {
+#define STORE_JOB_ENUM(name, text, finished) name,
+    STORE_JOB_STATUS_LIST(STORE_JOB_ENUM)
+#undef STORE_JOB_ENUM
+} store_job_status;
+
+const char *store_job_status_text(store_job_status status);
+bool store_job_status_parse(const char *text, store_job_status *status);
+bool store_job_finished(store_job_status status);
+
+typedef struct store_job {
+    const char *id; /* "ftjob-…", made by the caller, unique over all tenants */
+    int64_t tenant;
+    store_job_status status;
+    const char *model;
+    const char *spec;         /* JSON text: everything that was asked, defaults filled in */
+    const char *metadata;     /* JSON text: object of strings, or NULL */
+    const char *request_hash; /* of the request's meaning, to know a repeated POST; or NULL */
+    uint64_t seed;
+    const char *training_file, *validation_file; /* file ids; the second may be NULL */
+    int64_t task;          /* id of the task it will publish or has published into; 0: a new one */
+    const char *task_name; /* its name (a new task's name to be, before it succeeds) */
+    int64_t version;       /* number published; 0 before */
+    const char *result;    /* JSON text or NULL */
+    const char *error;     /* JSON text or NULL */
+    int64_t created, started, finished;
+    int64_t attempts; /* times it was claimed and not given back in order */
+    const char *lease_owner;
+    int64_t lease_until;
+    int64_t trained_tokens;
+    bool cancel_requested;
+} store_job;
+
+/* Reads id, tenant, status (QUEUED or VALIDATING), model, spec, metadata, request_hash, seed,
+ * training_file, validation_file, task, task_name, created. STORE_ENOTFOUND names the file or task
+ * that is not this tenant's. */
+STORE_MUST_CHECK store_status store_job_create(store *s, const store_job *job, store_error *err);
+STORE_MUST_CHECK store_status store_job_get(store *s, int64_t tenant, const char *id,
+                                            store_mem *mem, store_job *out, store_error *err);
+/* The newest job of the tenant with this request_hash, created at `since` or later. */
+STORE_MUST_CHECK store_status store_job_find_request(store *s, int64_t tenant, const char *hash,
+                                                     int64_t since, store_mem *mem, store_job *out,
+                                                     store_error *err);
+/* metadata: NULL or JSON text of an object; jobs that have all its pairs are listed. */
+STORE_MUST_CHECK store_status store_job_list(store *s, int64_t tenant, const char *metadata,
+                                             const store_page *page, store_mem *mem,
+                                             store_job **items, size_t *n, bool *has_more,
+                                             store_error *err);
+/* Jobs of a tenant by status, counts[STORE_JOB_…]; tenant 0: of all. */
+#define STORE_JOB_STATUSES 7
+STORE_MUST_CHECK store_status store_job_counts(store *s, int64_t tenant,
+                                               int64_t counts[STORE_JOB_STATUSES],
+                                               store_error *err);
+
+/* Takes the next queued job (of the tenant with the fewest running, then the oldest), sets it running
+ * with a lease and counts an attempt. STORE_ENOTFOUND: none is queued. */
+STORE_MUST_CHECK store_status store_job_claim(store *s, const char *owner, int64_t now,
+                                              int64_t lease_until, store_mem *mem, store_job *out,
+                                              store_error *err);
+/* The calls below belong to the holder of the lease: STORE_ESTATE when the job is not running under
+ * `owner` any more (then: stop working on it). */
+STORE_MUST_CHECK store_status store_job_heartbeat(store *s, const char *id, const char *owner,
+                                                  int64_t lease_until, int64_t trained_tokens,
+                                                  bool *cancel_requested, store_error *err);
+/* Back to the queue in order (shutdown): the attempt is not counted. */
+STORE_MUST_CHECK store_status store_job_release(store *s, const char *id, const char *owner,
+                                                store_error *err);
+/* Ends a job as FAILED or CANCELLED, with an event when `event` is not NULL. */
+typedef struct store_event {
+    int64_t seq; /* rises over all jobs; set by the store */
+    int64_t created;
+    const char *level; /* "info", "warn", "error" */
+    const char *type;  /* "message", "metrics" */
+    const char *message;
+    const char *data; /* JSON text or NULL */
+} store_event;
+STORE_MUST_CHECK store_status store_job_finish(store *s, const char *id, const char *owner,
+                                               store_job_status status, const char *error,
+                                               const char *result, int64_t trained_tokens,
+                                               const store_event *event, int64_t now,
+                                               store_error *err);
+/* The whole of a success in one step: the task when job.task is 0 (named job.task_name; `task` gives
+ * type, labels, template, flags), its next version as current, the job finished, the event. A job
+ * with cancel_requested is refused with STORE_ESTATE. */
+STORE_MUST_CHECK store_status store_job_publish(store *s, const char *id, const char *owner,
+                                                const store_task *task,
+                                                const store_version *version, const char *result,
+                                                int64_t trained_tokens, const store_event *event,
+                                                int64_t now, int64_t *task_id, int64_t *number,
+                                                store_error *err);
+/* A tenant's cancel: a waiting job ends at once, a running one is marked (its holder sees it at the
+ * next heartbeat), a finished one is STORE_ESTATE. *out: the job afterwards. */
+STORE_MUST_CHECK store_status store_job_cancel(store *s, int64_t tenant, const char *id,
+                                               int64_t now, store_mem *mem, store_job *out,
+                                               store_error *err);
+/* Running jobs whose lease ended before `stale_before` (INT64_MAX at start-up: all) go back to the
+ * queue; with cancel_requested they end cancelled; after max_attempts they fail with `error`. */
+typedef struct store_recovered {
+    int64_t requeued, cancelled, failed;
+} store_recovered;
+STORE_MUST_CHECK store_status store_jobs_recover(store *s, int64_t stale_before,
+                                                 int64_t max_attempts, const char *error,
+                                                 int64_t now, store_recovered *out,
+                                                 store_error *err);
+/* Savable state of a running job; the last one replaces the former. Gone when the job ends. */
+STORE_MUST_CHECK store_status store_job_checkpoint(store *s, const char *id, const char *owner,
+                                                   int64_t step, store_blob state, int64_t now,
+                                                   store_error *err);
+/* STORE_ENOTFOUND when there is none. */
+STORE_MUST_CHECK store_status store_job_get_checkpoint(store *s, const char *id, store_mem *mem,
+                                                       int64_t *step, store_blob *state,
+                                                       store_error *err);
+
+/* Appends; `event`'s seq is ignored, *seq (may be NULL) receives the one given. */
+STORE_MUST_CHECK store_status store_event_add(store *s, int64_t tenant, const char *job,
+                                              const store_event *event, int64_t *seq,
+                                              store_error *err);
+/* after: a seq in decimal. */
+STORE_MUST_CHECK store_status store_event_list(store *s, int64_t tenant, const char *job,
+                                               const store_page *page, store_mem *mem,
+                                               store_event **items, size_t *n, bool *has_more,
+                                               store_error *err);
+
+/* ---- usage --------------------------------------------------------------------------------- */
+
+typedef struct store_usage {
+    int64_t day; /* days since 1970, UTC */
+    int64_t requests, inputs, tokens, jobs, trained_tokens;
+} store_usage;
+
+/* Adds to the tenant's row of use->day. */
+STORE_MUST_CHECK store_status store_usage_add(store *s, int64_t tenant, const store_usage *use,
+                                              store_error *err);
+/* Days first … last, oldest first, days without use left out. */
+STORE_MUST_CHECK store_status store_usage_list(store *s, int64_t tenant, int64_t first,
+                                               int64_t last, store_mem *mem, store_usage **items,
+                                               size_t *n, store_error *err);
+
+/* ---- idempotency keys ---------------------------------------------------------------------- */
+
+typedef enum store_idem_state {
+    STORE_IDEM_NEW,     /* taken now: do the work, then finish or drop */
+    STORE_IDEM_RUNNING, /* another request with this key is at work */
+    STORE_IDEM_DONE,    /* answered before: *reply holds the answer */
+    STORE_IDEM_DIFFERS  /* the key was used for another request */
+} store_idem_state;
+
+typedef struct store_reply {
+    int status;
+    const char *content_type;
+    store_blob body;
+} store_reply;
+
+/* request_hash: of method, path and body. Keys past `expires` count as unused. */
+STORE_MUST_CHECK store_status store_idem_begin(store *s, int64_t tenant, const char *key,
+                                               const char *request_hash, int64_t now,
+                                               int64_t expires, store_mem *mem,
+                                               store_idem_state *state, store_reply *reply,
+                                               store_error *err);
+STORE_MUST_CHECK store_status store_idem_finish(store *s, int64_t tenant, const char *key,
+                                                const store_reply *reply, store_error *err);
+STORE_MUST_CHECK store_status store_idem_drop(store *s, int64_t tenant, const char *key,
+                                              store_error *err);
+/* Removes expired keys, and with `running` also those whose work a crash cut off (at start-up). */
+STORE_MUST_CHECK store_status store_idem_purge(store *s, int64_t now, bool running,
+                                               store_error *err);
+
+#endif
