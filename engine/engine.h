@@ -333,6 +333,10 @@ void eng_task_folder_close(eng_task_folder *folder);
  * numbers (capacity rows of the set each). */
 void eng_few_shot_split(const eng_dataset *set, uint64_t seed, size_t k_shot, size_t *train,
                         size_t *n_train, size_t *dev, size_t *n_dev);
+/* For a file that comes without a dev file: of each label's rows, shuffled with `seed`, the first
+ * half (rounded up) trains and the rest is dev. Capacities as above. */
+void eng_half_split(const eng_dataset *set, uint64_t seed, size_t *train, size_t *n_train,
+                    size_t *dev, size_t *n_dev);
 
 /* ---- evaluation ------------------------------------------------------------------------------------ */
 
