@@ -1,0 +1,88 @@
+/* endpoints.h: THE table of what the server answers.
+ *
+ * A pattern is matched on the raw path, segment by segment; {name} takes one segment, percent-decoded
+ * afterwards, so a name may hold %2F. Rows with fixed segments win over rows with names. A known path
+ * with another method is 405 with Allow; HEAD runs GET; OPTIONS answers Allow.
+ *
+ * To add an endpoint: declare its handler below, add a row to the table in endpoints.c.
+ */
+#ifndef SERVER_ENDPOINTS_H
+#define SERVER_ENDPOINTS_H
+
+#include "server/http.h"
+
+enum body_kind {
+    BODY_NONE,          /* a body is refused (413) unless empty; DELETE may carry one, ignored */
+    BODY_JSON,          /* a JSON object; 415 for another content type, 400 malformed */
+    BODY_JSON_OPTIONAL, /* the same, or nothing */
+    BODY_RAW,           /* bytes, any content type */
+    BODY_STREAM         /* handed to a body_sink piece by piece as they arrive */
+};
+
+/* Which setting limits the body. */
+enum body_limit { LIMIT_NONE, LIMIT_JSON /* max_json */, LIMIT_FILE /* max_upload */ };
+
+/* Receives a body that is never held whole. `begin` checks headers and sets request_data; `data` takes
+ * a piece. Either may reply (an error): what still comes is then swallowed up to the limit. When all
+ * has come and no reply was made, the endpoint's handler is called. */
+struct body_sink {
+    void (*begin)(struct request *req);
+    void (*data)(struct request *req, const char *bytes, size_t len);
+};
+
+/* How errors look. */
+enum api { API_NATIVE, API_OPENAI, API_HF, API_OIP };
+
+struct endpoint {
+    const char *method; /* GET, POST, PATCH, PUT, DELETE */
+    const char *pattern;
+    uint32_t scopes; /* one of these must be held; 0: public. admin holds read as well */
+    enum body_kind body;
+    enum body_limit limit;
+    enum api api;
+    const char *label; /* for metrics and logs: "predict" */
+    void (*handle)(struct request *req);
+    const struct body_sink *sink; /* BODY_STREAM */
+};
+
+extern const struct endpoint endpoints[];
+extern const size_t endpoints_count;
+
+#define ENDPOINT_MAX_PARAMS 4
+
+struct endpoint_match {
+    const struct endpoint *endpoint; /* NULL: none has this path and method */
+    bool path_known;                 /* some endpoint has this path: 405, not 404 */
+    char allow[64];                  /* "GET, HEAD, POST, OPTIONS" */
+    enum api api;                    /* of the path: how its errors look */
+    size_t n_params;
+    struct {
+        const char *name; /* points into the pattern, name_len bytes */
+        size_t name_len;
+        const char *raw; /* points into the path */
+        size_t raw_len;
+    } params[ENDPOINT_MAX_PARAMS];
+};
+/* `path` raw, without the query, accepted by gate_path. */
+void endpoint_find(const char *method, const char *path, struct endpoint_match *out);
+
+/* ---- handlers, by file ------------------------------------------------------------------------- */
+
+/* ep_ops.c */
+void ep_healthz(struct request *req);
+void ep_readyz(struct request *req);
+void ep_metrics(struct request *req);
+void ep_version(struct request *req);
+void ep_root(struct request *req);
+
+/* ep_admin.c */
+void ep_tenants_list(struct request *req);
+void ep_tenants_create(struct request *req);
+void ep_tenant_get(struct request *req);
+void ep_tenant_update(struct request *req);
+void ep_keys_list(struct request *req);
+void ep_keys_create(struct request *req);
+void ep_key_revoke(struct request *req);
+void ep_me(struct request *req);
+
+#endif
