@@ -51,13 +51,14 @@ struct eng_model {
     struct encoder_params params;
     struct tokenizer *tokenizer; /* NULL without a vocabulary */
     struct weights *weights;
+    void *block; /* eng_model_random's parameters (malloc'ed, freed by eng_model_free) or NULL */
 };
 
 struct eng_bank {
     eng_bank_info info; /* info.name points at name */
     char name[128];
     const eng_model *model;
-    float *A;      /* (Lp, d, P*H) */
+    float *A;      /* (Lp, d, P*H); these four and `modules` are malloc'ed one by one */
     float *z;      /* (Lp, K, d) */
     float *router; /* (rows, Lp, K) */
     float *head_w; /* (2, H): start, end */

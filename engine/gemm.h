@@ -1,0 +1,74 @@
+/* gemm.h (private): the one matrix product everything is built on, C = A·B, with two back ends.
+ *
+ *   avx2-packed   our 6x16 AVX2/FMA kernel; weights are packed once, when a model is opened
+ *   openblas      cblas_sgemm, one thread a call: portable, and the oracle of the tests
+ *
+ * Work is split over rows and columns of C, never over the sum. With avx2-packed every element is
+ * one chain of fused multiply-adds over k = 0, 1, 2, … started from its bias (or old value), in every
+ * tile shape and at every edge: its bits depend on its row of A and its column of B alone, not on the
+ * number of threads, the batch around it, or the blocking. (OpenBLAS promises no such thing: there,
+ * equality is to rounding.)
+ */
+#ifndef ENGINE_GEMM_H
+#define ENGINE_GEMM_H
+
+#include "engine/engine.h"
+
+struct gemm_packed; /* W (n,k) in panels of 16 columns of Wᵀ */
+
+/* AVX2 and FMA, asked at run time. */
+bool gemm_cpu_capable(void);
+/* Copies OpenBLAS's configuration string, sets it to one thread a call, and refuses a build without
+ * locking (Debian's "serial" flavour gives wrong results to concurrent callers). */
+ENG_MUST_CHECK eng_status gemm_blas_check(char *config, size_t size, eng_error *err);
+
+/* Packs w (n,k), row-major. *out NULL and ENG_OK on a processor that has no use for it. */
+ENG_MUST_CHECK eng_status gemm_pack(const float *w, size_t n, size_t k, struct gemm_packed **out,
+                                    eng_error *err);
+void gemm_packed_free(struct gemm_packed *packed);
+size_t gemm_packed_bytes(size_t n, size_t k);
+
+/* One product. C (m,n) = init + A (m,k) · B (k,n), rows `ld?` floats apart.
+ *   a_transposed   A is stored (k,m)
+ *   b_transposed   B is stored (n,k): a weight in PyTorch's layout
+ *   packed         the same B packed, or NULL
+ *   bias (n)       init of every row; with add, init is the old C; with neither 0
+ *   gelu           NULL, or where gelu(C) goes (stride ldc; may be C itself)                       */
+struct gemm_product {
+    size_t m, n, k;
+    const float *a;
+    size_t lda;
+    const float *b;
+    size_t ldb;
+    const struct gemm_packed *packed;
+    const float *bias;
+    float *c;
+    size_t ldc;
+    float *gelu;
+    bool a_transposed, b_transposed, add;
+};
+
+/* Computes `count` independent products on the pool. The caller holds the turn. */
+void gemm_run(eng_compute *compute, const struct gemm_product *products, size_t count);
+
+/* Computes one on this thread alone, inside a pool task. scratch: GEMM_SCRATCH bytes, aligned. */
+#define GEMM_SCRATCH ((size_t)512 << 10)
+void gemm_serial(bool vector, const struct gemm_product *product, void *scratch);
+
+/* Floats between rows of an activation of n columns: padded so that rows a power of two apart do not
+ * fall into the same cache set. A multiple of 16. */
+size_t gemm_stride(size_t n);
+
+/* Rate of back-to-back fused multiply-adds in registers on this thread, GFLOP/s, for about
+ * `seconds`: the ceiling the kernels are compared with. 0 without AVX2. */
+double gemm_peak(double seconds);
+
+/* ---- the vector kernel (gemm_avx2.c); call only if gemm_cpu_capable() ---- */
+
+/* c (rows,16) = init + a (rows,k) · panel (k,16); rows 1 … 6. init rows ldinit floats apart (0: one
+ * row for all). */
+void gemm_kernel(size_t rows, size_t k, const float *a, size_t lda, const float *panel,
+                 const float *init, size_t ldinit, float *c, size_t ldc);
+double gemm_peak_avx2(double seconds);
+
+#endif

@@ -1,0 +1,37 @@
+/* pool.h (private): the compute threads, and whose turn it is to use them.
+ *
+ * Threads.  Any number of threads may share one eng_compute. Work runs only between
+ *           compute_turn_take and compute_turn_give, so one caller at a time owns all compute
+ *           threads: two callers never slow each other down by half, they wait for each other.
+ *           A serving caller that waits goes before every training caller that waits.
+ * Lifetime. eng_compute_start … eng_compute_stop; nobody may hold or wait for the turn at stop.
+ */
+#ifndef ENGINE_POOL_H
+#define ENGINE_POOL_H
+
+#include "engine/engine.h"
+
+#define POOL_MAX_THREADS 64
+
+/* Task `index` of a parallel loop, on compute thread `thread` (0 is the caller). `scratch` is that
+ * thread's own memory of POOL_SCRATCH bytes, 64-byte aligned, contents undefined. */
+#define POOL_SCRATCH ((size_t)1536 << 10)
+typedef void (*pool_task)(void *arg, size_t index, size_t thread, void *scratch);
+
+/* Runs tasks 0 … n-1, in any order, and returns when all have ended. The caller must hold the turn
+ * and works along. `work` is a rough count of floating-point operations: below a threshold the
+ * caller does everything itself, because waking a thread costs more. */
+void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void *arg);
+
+void compute_turn_take(eng_compute *compute, eng_class who);
+void compute_turn_give(eng_compute *compute);
+/* Callers that wait for the turn right now: for tests and metrics. */
+size_t compute_turn_waiting(eng_compute *compute, eng_class who);
+
+/* True: AVX2/FMA kernels and packed weights. False: OpenBLAS and portable C. */
+bool compute_vector(const eng_compute *compute);
+size_t compute_threads(const eng_compute *compute);
+/* Scratch of the caller's thread (index 0); the caller must hold the turn. */
+void *compute_scratch(eng_compute *compute);
+
+#endif
