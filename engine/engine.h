@@ -72,10 +72,11 @@ typedef struct eng_model_info {
     const char *name; /* last component of the directory */
     size_t layers, hidden, heads, ffn, vocab, positions, types;
     uint64_t parameters;
-    uint64_t bytes;       /* resident bytes of the weights as the engine holds them */
-    const char *dtype;    /* as stored: "F32", "F16", "BF16", "mixed" */
-    bool has_vocab;       /* false: no vocab.txt, ids only */
-    char fingerprint[65]; /* hex BLAKE2b-256 over tensor names, shapes and float32 values */
+    uint64_t bytes;    /* resident bytes of the weights as the engine holds them */
+    const char *dtype; /* as stored: "F32", "F16", "BF16", "mixed" */
+    bool has_vocab;    /* false: no vocab.txt, ids only */
+    char fingerprint
+        [65]; /* hex BLAKE2b-256 over tensor names, shapes, float32 values, heads, epsilon */
 } eng_model_info;
 
 /* Opens a model directory: config.json, vocab.txt (optional), and model.safetensors, sharded

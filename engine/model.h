@@ -68,6 +68,10 @@ struct eng_bank {
     char option_separator[16]; /* string; "，" */
 };
 
+/* model.c: fills info (all but dtype and name's text) from params, their values and tokenizer: sizes,
+ * bytes, fingerprint. */
+void model_describe(struct eng_model *model);
+
 /* encoder.c: packs what the kernel wants packed. Called once at the end of eng_model_open. */
 ENG_MUST_CHECK eng_status encoder_prepare(eng_model *model, eng_error *err);
 void encoder_unprepare(eng_model *model);

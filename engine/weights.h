@@ -1,7 +1,7 @@
 /* weights.h (private): tensors from any file we read, behind one interface.
  *
  *     safetensors.c   model.safetensors, its shards with an index, prompt banks
- *     torchckpt.c     PyTorch zip files, torchlegacy.c the stream older than 1.6
+ *     torchzip.c, torchlegacy.c   PyTorch's zip files, and the stream older than 1.6
  *     weights.c       which reader a file wants, finding by name, values as float32
  *
  * Threads.   Opening and weights_f32 are for one thread; afterwards nothing changes.
@@ -42,6 +42,7 @@ bool dtype_parse(const char *name, enum tensor_dtype *out);
 
 struct tensor {
     const char *name; /* string */
+    const char *file; /* string: path of the file it lies in */
     enum tensor_dtype dtype;
     size_t dims;
     size_t shape[TENSOR_MAX_DIMS];

@@ -23,6 +23,13 @@ bool tensor_name_ok(const char *name, size_t len);
 /* C-order strides and the count from dtype and shape; false when a product overflows. */
 bool tensor_set_contiguous(struct tensor *tensor);
 
+/* Opening by hand, for directories: new, any number of files, finish (sorts, refuses names that are
+ * there twice). After a failure the caller frees `weights`. */
+struct weights *weights_new(const char *path); /* NULL: out of memory */
+ENG_MUST_CHECK eng_status weights_add_file(struct weights *weights, const char *path,
+                                           eng_error *err);
+ENG_MUST_CHECK eng_status weights_finish(struct weights *weights, eng_error *err);
+
 /* The readers. `map` outlives `weights`. */
 ENG_MUST_CHECK eng_status safetensors_read(const struct mapfile *map, struct weights *weights,
                                            eng_error *err);

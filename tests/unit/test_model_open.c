@@ -1,0 +1,34 @@
+/* test_model_open.c: model directories and banks, good ones and bad ones. */
+#include "engine/engine.h"
+#include "tests/unit/test.h"
+
+static void the_shared_model_opens(void)
+{
+    eng_model *model = NULL;
+    eng_error err = {0};
+    eng_status status = eng_model_open(TEST_SHARED_DIR "/boot", &model, &err);
+    if (status == ENG_ENOTFOUND) {
+        SKIP("no shared data");
+    }
+    REQUIRE(status == ENG_OK);
+    const eng_model_info *info = eng_model_get_info(model);
+    CHECK_INT(info->layers, 3);
+    CHECK(info->has_vocab);
+    CHECK_STR(info->dtype, "F32");
+    eng_bank *bank = NULL;
+    status = eng_bank_open_default(model, false, &bank, &err);
+    REQUIRE(status == ENG_OK);
+    CHECK_INT(eng_bank_get_info(bank)->rows, 27);
+    CHECK_STR(eng_bank_row_name(bank, 8), "sent+");
+    CHECK_INT(eng_bank_get_info(bank)->prompt_token_offset, 1);
+    CHECK_NEAR(eng_bank_get_info(bank)->adapt_lr, 0.1, 0);
+    eng_bank_free(bank);
+    eng_model_free(model);
+}
+
+int main(void)
+{
+    TESTS_BEGIN;
+    RUN(the_shared_model_opens);
+    TESTS_END;
+}
