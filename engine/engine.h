@@ -298,7 +298,7 @@ typedef struct eng_dataset_info {
     eng_task_type type; /* inferred from the rows' fields, or as asked */
     size_t rows;        /* good rows */
     size_t bad_rows;
-    size_t labels; /* distinct label words, in order of first appearance */
+    size_t labels; /* distinct label words, in order of first appearance; 0: choice, extractive */
 } eng_dataset_info;
 
 typedef enum eng_rows_format { ENG_ROWS_JSONL, ENG_ROWS_CSV } eng_rows_format;
@@ -315,7 +315,8 @@ void eng_dataset_free(eng_dataset *set);
 const eng_dataset_info *eng_dataset_get_info(const eng_dataset *set);
 const char *eng_dataset_label(const eng_dataset *set, size_t i); /* string: i-th distinct label */
 size_t eng_dataset_label_rows(const eng_dataset *set, size_t i); /* rows that carry it */
-/* Row i; *label_word is its label string (NULL for extractive). Borrowed from the set. */
+/* Row i; *label_word (may be NULL) is its label string: of a choice row the right option's text, of an
+ * extractive row NULL. Borrowed from the set. */
 void eng_dataset_row(const eng_dataset *set, size_t i, eng_example *row, const char **label_word);
 
 /* A task folder of the data layout: task.json, train.jsonl, dev.jsonl, test.jsonl. */
@@ -334,6 +335,7 @@ void eng_task_folder_close(eng_task_folder *folder);
  * numbers (capacity rows of the set each). */
 void eng_few_shot_split(const eng_dataset *set, uint64_t seed, size_t k_shot, size_t *train,
                         size_t *n_train, size_t *dev, size_t *n_dev);
+size_t eng_few_shot_k(const eng_dataset *set, size_t k_shot); /* the k that it takes */
 /* For a file that comes without a dev file: of each label's rows, shuffled with `seed`, the first
  * half (rounded up) trains and the rest is dev. Capacities as above. */
 void eng_half_split(const eng_dataset *set, uint64_t seed, size_t *train, size_t *n_train,
