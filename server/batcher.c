@@ -1,0 +1,631 @@
+/* batcher.c: two threads and two fair queues between a request and its answer.
+ *
+ * Encoding (templates, WordPiece) and computing are separate stages, each with its own queue by tenant:
+ * a tenant that sends long texts may not hold up another's at either. The encoder takes a few inputs of
+ * the prediction that is due and hands them on; the batch thread takes sequences, tenant by tenant,
+ * until the token budget is full, runs one forward pass, decodes, and hands out what became complete.
+ * A sequence that does not fit waits aside for the next batch and is first there. The budget is never
+ * below one sequence of full length.
+ *
+ * One lock covers the queues and the private part of every prediction inside. It is held to choose and to
+ * account, never to encode, compute or call out. A prediction ends when nothing works on it any more
+ * (`encoding`, `in_batch`) and either all is computed or it is `over` (cancelled, late, failed).
+ */
+#include "server/batcher.h"
+
+#include "server/fault.h"
+#include "server/loop.h"
+#include "server/prediction.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ENCODE_TURN 16 /* inputs encoded before the queue is asked again */
+
+/* A place in the batch that is being composed or computed. */
+struct place {
+    struct prediction *prediction;
+    size_t input;
+    size_t at; /* its first row */
+    bool failed;
+};
+
+struct batcher {
+    struct batcher_options options;
+    eng_workspace *workspace;
+    float *start, *end; /* (max_tokens) logits of a batch */
+    struct place *places;
+    eng_sequence *sequences; /* (max_sequences) */
+    eng_error batch_err;     /* of a failed place; batch thread only */
+    pthread_t encoder, batcher;
+
+    pthread_mutex_t lock; /* covers all below, and predictions inside */
+    pthread_cond_t encode_wanted, run_wanted;
+    struct fair_queue encode_queue; /* its bounds are the admission's */
+    struct fair_queue run_queue;
+    bool stopping;
+    struct batcher_stats stats;
+};
+
+static struct prediction *from_encode(struct fair_item *item)
+{
+    return (struct prediction *)(void *)((char *)item - offsetof(struct prediction, encode_item));
+}
+
+static struct prediction *from_run(struct fair_item *item)
+{
+    return (struct prediction *)(void *)((char *)item - offsetof(struct prediction, run_item));
+}
+
+/* ---- endings (lock held, but call_done) ---------------------------------------------------- */
+
+static void note(struct batcher_histogram *histogram, size_t value)
+{
+    size_t bucket = 0;
+    while (bucket + 1 < BATCHER_BUCKETS && ((size_t)1 << bucket) < value) {
+        bucket++;
+    }
+    histogram->buckets[bucket]++;
+    histogram->sum += (double)value;
+    histogram->count++;
+}
+
+/* Stops further work on it; what already runs is waited for. */
+static void end_early(struct prediction *p, enum prediction_end end)
+{
+    if (!p->over && !p->complete) {
+        p->over = true;
+        p->end = end;
+    }
+}
+
+static void fail(struct prediction *p, const eng_error *err, size_t input)
+{
+    if (!p->over && !p->complete) {
+        p->err = *err;
+        p->failed_input = input;
+        end_early(p, PREDICTION_FAILED);
+    }
+}
+
+static bool is_late(const struct prediction *p, int64_t now)
+{
+    return p->deadline_us != 0 && now > p->deadline_us;
+}
+
+/* Takes a prediction that nothing more will happen to out of the batcher, onto *finished. */
+static void settle(struct batcher *b, struct prediction *p, struct prediction **finished)
+{
+    if (p->complete || p->encoding || p->in_batch > 0 || !(p->over || p->computed == p->n)) {
+        return;
+    }
+    p->complete = true;
+    if (p->over) {
+        b->stats.dropped += p->n - p->computed;
+    } else {
+        p->end = PREDICTION_DONE;
+        p->queue_us = clock_us() - p->submitted_us - p->encode_us - p->infer_us;
+        p->queue_us = p->queue_us > 0 ? p->queue_us : 0;
+        b->stats.predictions++;
+        b->stats.encode_seconds += (double)p->encode_us * 1e-6;
+        b->stats.queue_seconds += (double)p->queue_us * 1e-6;
+        b->stats.infer_seconds += (double)p->infer_us * 1e-6;
+    }
+    fair_remove(&b->encode_queue, &p->encode_item);
+    fair_remove(&b->run_queue, &p->run_item);
+    fair_release(&b->encode_queue, (uint64_t)p->tenant, &p->load);
+    p->next_done = *finished;
+    *finished = p;
+}
+
+/* Without the lock. */
+static void call_done(struct prediction *finished)
+{
+    while (finished != NULL) {
+        struct prediction *p = finished;
+        finished = p->next_done;
+        prediction_free_work(p);
+        if (p->end != PREDICTION_DONE) {
+            prediction_fini(p);
+        }
+        p->done(p);
+    }
+}
+
+/* ---- entering and leaving ------------------------------------------------------------------ */
+
+/* Before encoding only the bytes are known: three make a token, beside some for the template. */
+static uint64_t estimate_tokens(const struct batcher *b, const struct prediction *p)
+{
+    uint64_t most = (uint64_t)p->n * eng_model_get_info(b->options.model)->positions;
+    uint64_t likely = p->bytes / 3 + (uint64_t)p->n * 48;
+    return likely < most ? likely : most;
+}
+
+enum fair_verdict batcher_submit(struct batcher *b, struct prediction *p)
+{
+    if (!prediction_alloc(p)) {
+        return FAIR_NOMEM;
+    }
+    p->load = (struct fair_load){1, estimate_tokens(b, p), p->bytes};
+    p->submitted_us = clock_us();
+    p->failed_input = SIZE_MAX;
+    pthread_mutex_lock(&b->lock);
+    enum fair_verdict verdict =
+        b->stopping ? FAIR_FULL : fair_admit(&b->encode_queue, (uint64_t)p->tenant, &p->load);
+    if (verdict == FAIR_ADMITTED &&
+        !fair_push(&b->encode_queue, (uint64_t)p->tenant, p->weight, &p->encode_item)) {
+        fair_release(&b->encode_queue, (uint64_t)p->tenant, &p->load);
+        verdict = FAIR_NOMEM;
+    }
+    if (verdict == FAIR_ADMITTED) {
+        pthread_cond_signal(&b->encode_wanted);
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (verdict != FAIR_ADMITTED) {
+        prediction_free_work(p);
+        prediction_fini(p);
+    }
+    return verdict;
+}
+
+void batcher_cancel(struct batcher *b, struct prediction *p)
+{
+    struct prediction *finished = NULL;
+    pthread_mutex_lock(&b->lock);
+    end_early(p, PREDICTION_CANCELLED);
+    settle(b, p, &finished);
+    pthread_mutex_unlock(&b->lock);
+    call_done(finished);
+}
+
+/* ---- the encoding thread ------------------------------------------------------------------- */
+
+/* Up to ENCODE_TURN inputs more. Without the lock; p->encoding keeps others off. Returns how many; a
+ * failure is in *err. */
+static size_t encode_some(struct batcher *b, struct prediction *p, eng_error *err)
+{
+    int64_t began = clock_us();
+    size_t first = p->encoded, n = 0; /* `encoded` changes on this thread only */
+    err->status = ENG_OK;
+    if (first == 0 && !prediction_prepare(p)) {
+        *err = p->err; /* nothing of it is in a batch yet */
+    }
+    while (err->status == ENG_OK && n < ENCODE_TURN && first + n < p->n) {
+        if (prediction_encode(p, first + n, b->options.max_tokens, err) == ENG_OK) {
+            n++;
+        }
+    }
+    p->encode_us += clock_us() - began;
+    return n;
+}
+
+/* With the lock: what was encoded is ready for a batch. */
+static void hand_on(struct batcher *b, struct prediction *p, size_t n, const eng_error *err)
+{
+    bool prepared = p->task != NULL && p->mix != NULL;
+    for (size_t i = p->encoded; i < p->encoded + n; i++) {
+        note(&b->stats.input_tokens, p->pieces[i].len);
+    }
+    double share = (double)p->bytes / (double)p->n;
+    fair_charge(&b->encode_queue, &p->encode_item, (double)n * share + 1);
+    p->encoded += n;
+    p->encoding = false;
+    if (err->status != ENG_OK) {
+        fail(p, err, prepared ? p->encoded : p->failed_input);
+    }
+    if (p->over || p->encoded == p->n) {
+        fair_remove(&b->encode_queue, &p->encode_item);
+    }
+    if (!p->over && p->run_item.tenant == NULL && p->taken < p->encoded) {
+        if (!fair_push(&b->run_queue, (uint64_t)p->tenant, p->weight, &p->run_item)) {
+            eng_error nomem;
+            (void)fault_nomem(&nomem, "");
+            fail(p, &nomem, SIZE_MAX);
+        }
+        pthread_cond_signal(&b->run_wanted);
+    }
+}
+
+/* With the lock, released while encoding. */
+static void encode_turn(struct batcher *b, struct prediction *p)
+{
+    struct prediction *finished = NULL;
+    if (is_late(p, clock_us())) {
+        end_early(p, PREDICTION_LATE);
+    }
+    if (!p->over) {
+        p->encoding = true;
+        pthread_mutex_unlock(&b->lock);
+        eng_error err;
+        size_t n = encode_some(b, p, &err);
+        pthread_mutex_lock(&b->lock);
+        hand_on(b, p, n, &err);
+    } else {
+        fair_remove(&b->encode_queue, &p->encode_item);
+    }
+    settle(b, p, &finished);
+    if (finished != NULL) {
+        pthread_mutex_unlock(&b->lock);
+        call_done(finished);
+        pthread_mutex_lock(&b->lock);
+    }
+}
+
+/* Ends all that waits; what is in a batch ends with it. With the lock. */
+static void stop_waiting(struct batcher *b, struct prediction **finished)
+{
+    struct fair_item *item;
+    while ((item = fair_next(&b->encode_queue)) != NULL) {
+        struct prediction *p = from_encode(item);
+        end_early(p, PREDICTION_STOPPED);
+        fair_remove(&b->encode_queue, item);
+        settle(b, p, finished);
+    }
+    while ((item = fair_next(&b->run_queue)) != NULL) {
+        struct prediction *p = from_run(item);
+        end_early(p, PREDICTION_STOPPED);
+        fair_remove(&b->run_queue, item);
+        settle(b, p, finished);
+    }
+}
+
+static void *encoder_main(void *arg)
+{
+    struct batcher *b = arg;
+    struct prediction *finished = NULL;
+    pthread_mutex_lock(&b->lock);
+    while (!b->stopping) {
+        struct fair_item *item = fair_next(&b->encode_queue);
+        if (item == NULL) {
+            pthread_cond_wait(&b->encode_wanted, &b->lock);
+        } else {
+            encode_turn(b, from_encode(item));
+        }
+    }
+    stop_waiting(b, &finished);
+    pthread_mutex_unlock(&b->lock);
+    call_done(finished);
+    return NULL;
+}
+
+/* ---- the batch thread ---------------------------------------------------------------------- */
+
+/* With the lock: fills places from the least served tenants. Returns how many; *rows: their tokens. */
+static size_t compose(struct batcher *b, size_t *rows, struct prediction **finished)
+{
+    size_t n = 0, used = 0;
+    int64_t now = clock_us();
+    struct fair_item *item;
+    while (n < b->options.max_sequences && used < b->stats.budget_tokens &&
+           (item = fair_next(&b->run_queue)) != NULL) {
+        struct prediction *p = from_run(item);
+        if (is_late(p, now)) {
+            end_early(p, PREDICTION_LATE);
+        }
+        if (p->over) {
+            fair_remove(&b->run_queue, item);
+            settle(b, p, finished);
+            continue;
+        }
+        size_t len = p->pieces[p->taken].len;
+        if (n > 0 && used + len > b->stats.budget_tokens) {
+            fair_skip(&b->run_queue);
+            continue;
+        }
+        b->places[n++] = (struct place){p, p->taken, used, false};
+        used += len;
+        p->in_batch++;
+        p->taken++;
+        fair_charge(&b->run_queue, item, (double)len);
+        if (p->taken == p->encoded) {
+            fair_remove(&b->run_queue, item);
+        }
+    }
+    fair_resume(&b->run_queue);
+    *rows = used;
+    return n;
+}
+
+/* Inline tasks have a version each; those that ask the same count once. */
+static bool same_task(const struct version *a, const struct version *b)
+{
+    return a == b || (a->number == 0 && b->number == 0 && a->form == b->form);
+}
+
+static size_t distinct_tasks(const struct place *places, size_t n)
+{
+    size_t distinct = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t j = 0;
+        while (!same_task(places[j].prediction->version, places[i].prediction->version)) {
+            j++;
+        }
+        distinct += j == i;
+    }
+    return distinct;
+}
+
+static eng_status forward(struct batcher *b, const eng_sequence *sequences, size_t n, size_t at)
+{
+    return eng_forward(b->options.compute, b->workspace, ENG_SERVING, b->options.model, sequences,
+                       n, b->start + at, b->end + at, &b->batch_err);
+}
+
+/* One forward pass over n places; when it fails, each alone, so that only the culprit fails. */
+static void compute(struct batcher *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        prediction_sequence(b->places[i].prediction, b->places[i].input, &b->sequences[i]);
+    }
+    eng_status together = forward(b, b->sequences, n, 0);
+    for (size_t i = 0; i < n; i++) {
+        struct place *place = &b->places[i];
+        eng_status status = together;
+        if (together != ENG_OK && n > 1) {
+            status = forward(b, &b->sequences[i], 1, place->at);
+        }
+        if (status == ENG_OK && !prediction_decode(place->prediction, place->input,
+                                                   b->start + place->at, b->end + place->at)) {
+            status = fault_nomem(&b->batch_err, "");
+        }
+        place->failed = status != ENG_OK;
+    }
+}
+
+static void note_batch(struct batcher_stats *stats, size_t n, size_t rows, size_t tasks)
+{
+    stats->batches++;
+    stats->sequences += n;
+    stats->tokens += rows;
+    stats->inflight = 0;
+    note(&stats->batch_sequences, n);
+    note(&stats->batch_tokens, rows);
+    note(&stats->batch_tasks, tasks);
+}
+
+/* With the lock, after a batch: accounts for it and settles what it completed. */
+static void finish_batch(struct batcher *b, size_t n, size_t rows, int64_t took_us,
+                         struct prediction **finished)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct prediction *p = b->places[i].prediction;
+        p->tokens += (i + 1 < n ? b->places[i + 1].at : rows) - b->places[i].at;
+        if (b->places[i].failed) {
+            fail(p, &b->batch_err, b->places[i].input);
+        } else {
+            p->computed++;
+        }
+        if (p->last_batch != b->stats.batches) {
+            p->last_batch = b->stats.batches;
+            p->infer_us += took_us;
+        }
+        p->in_batch--;
+        settle(b, p, finished);
+    }
+}
+
+/* With the lock, released while computing. */
+static void run_batch(struct batcher *b)
+{
+    struct prediction *finished = NULL;
+    size_t rows = 0;
+    size_t n = compose(b, &rows, &finished);
+    b->stats.inflight = n;
+    pthread_mutex_unlock(&b->lock);
+    call_done(finished);
+    finished = NULL;
+    int64_t began = clock_us();
+    if (n > 0) {
+        compute(b, n);
+    }
+    int64_t took = clock_us() - began;
+    size_t tasks = distinct_tasks(b->places, n);
+    pthread_mutex_lock(&b->lock);
+    if (n > 0) {
+        note_batch(&b->stats, n, rows, tasks);
+        finish_batch(b, n, rows, took, &finished);
+    }
+    if (finished != NULL) {
+        pthread_mutex_unlock(&b->lock);
+        call_done(finished);
+        pthread_mutex_lock(&b->lock);
+    }
+}
+
+static void *batcher_main(void *arg)
+{
+    struct batcher *b = arg;
+    pthread_mutex_lock(&b->lock);
+    while (!b->stopping) {
+        if (fair_next(&b->run_queue) == NULL) {
+            pthread_cond_wait(&b->run_wanted, &b->lock);
+        } else {
+            run_batch(b);
+        }
+    }
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+/* ---- starting and stopping ----------------------------------------------------------------- */
+
+#define PROBE_LEN 64 /* tokens of a calibration sequence: a short text with its prompt */
+
+/* Seconds of one batch of `n` sequences of PROBE_LEN (or the positions, if fewer) tokens. */
+static eng_status probe(struct batcher *b, const int32_t *ids, size_t len, size_t n,
+                        const float *mix, double *seconds, eng_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        b->sequences[i] =
+            (eng_sequence){.ids = ids, .len = len, .bank = b->options.bank, .mix = mix};
+    }
+    int64_t began = clock_us();
+    eng_status status = eng_forward(b->options.compute, b->workspace, ENG_SERVING, b->options.model,
+                                    b->sequences, n, b->start, b->end, err);
+    *seconds = (double)(clock_us() - began) * 1e-6;
+    return status;
+}
+
+/* Doubles a batch until it takes the target time, then scales: the budget in tokens. Also warms up. */
+static eng_status calibrate(struct batcher *b, const float *mix, eng_error *err)
+{
+    static const int32_t ids[PROBE_LEN]; /* zeros are words too */
+    size_t positions = eng_model_get_info(b->options.model)->positions;
+    size_t len = positions < PROBE_LEN ? positions : PROBE_LEN;
+    size_t most = b->options.max_tokens / len;
+    most = most < b->options.max_sequences ? most : b->options.max_sequences;
+    double seconds = 0, target = b->options.target_seconds;
+    eng_status status = probe(b, ids, len, 1, mix, &seconds, err);
+    size_t n = 1;
+    while (status == ENG_OK) {
+        status = probe(b, ids, len, n, mix, &seconds, err);
+        if (seconds >= target || n == most) {
+            break;
+        }
+        n = n * 2 < most ? n * 2 : most;
+    }
+    if (status != ENG_OK) {
+        return status;
+    }
+    double rate = seconds > 0 ? (double)(n * len) / seconds : 1e9;
+    double budget = target > 0 ? rate * target : (double)b->options.max_tokens;
+    size_t tokens = budget < (double)b->options.max_tokens ? (size_t)budget : b->options.max_tokens;
+    b->stats.tokens_per_second = rate;
+    b->stats.budget_tokens = tokens > positions ? tokens : positions;
+    return ENG_OK;
+}
+
+static eng_status calibrate_with_mix(struct batcher *b, eng_error *err)
+{
+    const eng_bank_info *info = eng_bank_get_info(b->options.bank);
+    float *route = calloc(info->route_len, sizeof(float));
+    float *mix = calloc(info->layers * info->modules, sizeof(float));
+    eng_status status = ENG_OK;
+    if (route == NULL || mix == NULL) {
+        status = fault_nomem(err, "batcher");
+    } else {
+        eng_route_mix(b->options.bank, route, mix);
+        status = calibrate(b, mix, err);
+    }
+    free(route);
+    free(mix);
+    return status;
+}
+
+static eng_status allocate(struct batcher *b, eng_error *err)
+{
+    struct batcher_options *o = &b->options;
+    size_t positions = eng_model_get_info(o->model)->positions;
+    o->max_tokens = o->max_tokens > positions ? o->max_tokens : positions;
+    o->max_sequences = o->max_sequences > 0 ? o->max_sequences : 1;
+    b->start = calloc(o->max_tokens, sizeof(float));
+    b->end = calloc(o->max_tokens, sizeof(float));
+    b->places = calloc(o->max_sequences, sizeof *b->places);
+    b->sequences = calloc(o->max_sequences, sizeof *b->sequences);
+    if (b->start == NULL || b->end == NULL || b->places == NULL || b->sequences == NULL) {
+        return fault_nomem(err, "batch_tokens");
+    }
+    eng_status status =
+        eng_workspace_new(o->model, o->max_tokens, o->max_sequences, &b->workspace, err);
+    if (status == ENG_OK) {
+        b->stats.workspace_bytes = eng_workspace_bytes(b->workspace);
+        b->stats.max_tokens = o->max_tokens;
+    }
+    return status;
+}
+
+static void release(struct batcher *b)
+{
+    fair_fini(&b->encode_queue);
+    fair_fini(&b->run_queue);
+    pthread_cond_destroy(&b->encode_wanted);
+    pthread_cond_destroy(&b->run_wanted);
+    pthread_mutex_destroy(&b->lock);
+    eng_workspace_free(b->workspace);
+    free(b->start);
+    free(b->end);
+    free(b->places);
+    free(b->sequences);
+    free(b);
+}
+
+static void end_threads(struct batcher *b, bool encoder, bool batcher)
+{
+    pthread_mutex_lock(&b->lock);
+    b->stopping = true;
+    pthread_cond_broadcast(&b->encode_wanted);
+    pthread_cond_broadcast(&b->run_wanted);
+    pthread_mutex_unlock(&b->lock);
+    if (batcher) {
+        pthread_join(b->batcher, NULL);
+    }
+    if (encoder) {
+        pthread_join(b->encoder, NULL);
+    }
+}
+
+eng_status batcher_start(const struct batcher_options *options, struct batcher **out,
+                         eng_error *err)
+{
+    *out = NULL;
+    struct batcher *b = calloc(1, sizeof *b);
+    if (b == NULL) {
+        return fault_nomem(err, "batcher");
+    }
+    b->options = *options;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->encode_wanted, NULL);
+    pthread_cond_init(&b->run_wanted, NULL);
+    fair_init(&b->encode_queue, &options->limit);
+    fair_init(&b->run_queue, &(struct fair_load){0});
+    eng_status status = allocate(b, err);
+    if (status == ENG_OK) {
+        status = calibrate_with_mix(b, err);
+    }
+    bool encoder = false;
+    if (status == ENG_OK) {
+        encoder = pthread_create(&b->encoder, NULL, encoder_main, b) == 0;
+        if (!encoder || pthread_create(&b->batcher, NULL, batcher_main, b) != 0) {
+            status = fault(err, ENG_ENOMEM, "batcher", "its threads could not be started");
+            end_threads(b, encoder, false);
+        }
+    }
+    if (status != ENG_OK) {
+        release(b);
+        return status;
+    }
+    *out = b;
+    return ENG_OK;
+}
+
+void batcher_stop(struct batcher *b)
+{
+    if (b == NULL) {
+        return;
+    }
+    end_threads(b, true, true);
+    struct prediction *finished = NULL;
+    stop_waiting(b, &finished); /* what the last batch left, and the encoder handed on meanwhile */
+    call_done(finished);
+    release(b);
+}
+
+void batcher_get_stats(struct batcher *b, struct batcher_stats *stats)
+{
+    pthread_mutex_lock(&b->lock);
+    *stats = b->stats;
+    stats->inside_requests = (size_t)b->encode_queue.held.requests;
+    stats->inside_tokens = (size_t)b->encode_queue.held.tokens;
+    stats->inside_bytes = (size_t)b->encode_queue.held.bytes;
+    stats->waiting = b->encode_queue.n_items + b->run_queue.n_items;
+    pthread_mutex_unlock(&b->lock);
+}
+
+bool batcher_is_idle(struct batcher *b)
+{
+    struct batcher_stats stats;
+    batcher_get_stats(b, &stats);
+    return stats.inside_requests == 0;
+}

@@ -1,0 +1,79 @@
+/* registry_parts.h (private to registry*.c, version.c, taskname.c): the structs behind registry.h. */
+#ifndef SERVER_REGISTRY_PARTS_H
+#define SERVER_REGISTRY_PARTS_H
+
+#include "server/registry.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define REG_MAX_BANKS   16
+#define RECENT_INLINE   256  /* forms of inline tasks kept compiled */
+#define NEAREST_NAMES   1000 /* names compared for a "did you mean" */
+#define MALLOC_OVERHEAD 16   /* a fair guess, for registry_bytes */
+
+struct tenant_node {
+    int64_t id;
+    struct task_node *newest;
+    struct tenant_node *next;
+};
+
+struct task_node {
+    struct tenant_node *tenant;
+    int64_t id;
+    struct version *current;
+    struct task_node *next_by_name, *next_by_id;
+    struct task_node *next_of_tenant, *previous_of_tenant;
+    char name[];
+};
+
+/* An interned form: the public part first. Labels and their text lie behind the struct. */
+struct form_node {
+    struct form form;
+    struct registry *registry;
+    size_t refs, bytes;
+    uint64_t hash;
+    struct form_node *next;
+    _Atomic(eng_task *) compiled; /* written under registry->compiling */
+};
+
+/* A version behind its count. */
+struct version_node {
+    size_t refs;
+    struct version version; /* last: it ends in the route */
+};
+
+struct base_node {
+    struct base base;
+    struct base_node *next;
+};
+
+struct registry {
+    const eng_model *model;
+    const eng_bank *banks[REG_MAX_BANKS];
+    size_t n_banks;
+
+    struct task_node **by_name, **by_id; /* n_buckets each, a power of two */
+    size_t n_buckets, n_tasks;
+    struct tenant_node **tenants;
+    size_t n_tenant_buckets, n_tenants;
+
+    struct form_node **forms;
+    size_t n_form_buckets, n_forms;
+    struct form_node *recent[RECENT_INLINE];
+    size_t next_recent;
+    struct base_node *bases; /* few: one a pair of fingerprints ever seen */
+
+    size_t bytes;
+    pthread_mutex_t compiling;
+};
+
+uint64_t hash_bytes(uint64_t seed, const void *data, size_t len);
+ENG_MUST_CHECK eng_status version_new(struct registry *registry, const reg_publication *pub,
+                                      struct version **out, eng_error *err);
+/* Frees what is left of forms and bases; versions are gone already. */
+void forms_fini(struct registry *registry);
+/* Edit distance in bytes, or something above `limit`. */
+size_t name_distance(const char *a, const char *b, size_t limit);
+
+#endif

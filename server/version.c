@@ -1,0 +1,396 @@
+/* version.c: forms, interned; versions, counted; and where routes were learnt.
+ *
+ * A form is found by a hash over all it asks and compared in full, so that a million sentiment tasks
+ * hold one form and compile it once. It is compiled under a mutex by whoever needs it first, and read
+ * without one afterwards. Inline tasks would lose their form with every request: the last few stay.
+ */
+#include "server/registry_parts.h"
+
+#include "server/fault.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- where a route was learnt -------------------------------------------------------------- */
+
+static const eng_bank *find_bank(const struct registry *registry, const char *model,
+                                 const char *bank)
+{
+    if (strcmp(model, eng_model_get_info(registry->model)->fingerprint) != 0) {
+        return NULL;
+    }
+    for (size_t i = 0; i < registry->n_banks; i++) {
+        if (strcmp(bank, eng_bank_get_info(registry->banks[i])->fingerprint) == 0) {
+            return registry->banks[i];
+        }
+    }
+    return NULL;
+}
+
+static const struct base *intern_base(struct registry *registry, const reg_publication *pub)
+{
+    const char *model = pub->model_fingerprint, *bank = pub->bank_fingerprint;
+    if (model == NULL) {
+        model = eng_model_get_info(registry->model)->fingerprint;
+    }
+    if (bank == NULL) {
+        bank = eng_bank_get_info(registry->banks[0])->fingerprint;
+    }
+    struct base_node *node = registry->bases;
+    while (node != NULL &&
+           (strcmp(node->base.model, model) != 0 || strcmp(node->base.bank_print, bank) != 0)) {
+        node = node->next;
+    }
+    if (node != NULL) {
+        return &node->base;
+    }
+    node = calloc(1, sizeof *node);
+    if (node == NULL) {
+        return NULL;
+    }
+    snprintf(node->base.model, sizeof node->base.model, "%s", model);
+    snprintf(node->base.bank_print, sizeof node->base.bank_print, "%s", bank);
+    node->base.bank = find_bank(registry, model, bank);
+    node->next = registry->bases;
+    registry->bases = node;
+    registry->bytes += sizeof *node + MALLOC_OVERHEAD;
+    return &node->base;
+}
+
+/* ---- forms --------------------------------------------------------------------------------- */
+
+static uint64_t hash_text(uint64_t hash, eng_text text)
+{
+    hash = hash_bytes(hash, &text.len, sizeof text.len);
+    return hash_bytes(hash, text.data, text.len);
+}
+
+static uint64_t hash_spec(const eng_task_spec *spec, const eng_bank *bank)
+{
+    const unsigned char head[] = {(unsigned char)spec->type,
+                                  (unsigned char)spec->may_have_no_answer};
+    uint64_t hash = hash_bytes((uint64_t)(uintptr_t)bank, head, sizeof head);
+    hash = hash_text(hash, spec->text_template);
+    for (size_t i = 0; i < spec->n_labels; i++) {
+        hash = hash_text(hash, spec->labels[i]);
+    }
+    return hash;
+}
+
+static bool same_text(eng_text a, eng_text b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+static bool asks_the_same(const struct form *form, const eng_task_spec *spec, const eng_bank *bank)
+{
+    if (form->bank != bank || form->type != spec->type ||
+        form->may_have_no_answer != spec->may_have_no_answer || form->n_labels != spec->n_labels ||
+        !same_text(form->text_template, spec->text_template)) {
+        return false;
+    }
+    for (size_t i = 0; i < spec->n_labels; i++) {
+        if (!same_text(form->labels[i], spec->labels[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool grow_forms(struct registry *registry)
+{
+    size_t n = registry->n_form_buckets == 0 ? 64 : registry->n_form_buckets * 2;
+    struct form_node **forms = calloc(n, sizeof(struct form_node *));
+    if (forms == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < registry->n_form_buckets; i++) {
+        struct form_node *node = registry->forms[i];
+        while (node != NULL) {
+            struct form_node *next = node->next;
+            node->next = forms[node->hash & (n - 1)];
+            forms[node->hash & (n - 1)] = node;
+            node = next;
+        }
+    }
+    free(registry->forms);
+    registry->forms = forms;
+    registry->n_form_buckets = n;
+    return true;
+}
+
+static eng_text copy_text(char **to, eng_text text)
+{
+    eng_text copy = {*to, text.len};
+    if (text.len > 0) {
+        memcpy(*to, text.data, text.len);
+    }
+    *to += text.len;
+    return copy;
+}
+
+/* One block: the node, the array of labels, all text. */
+static struct form_node *copy_spec(const eng_task_spec *spec, const eng_bank *bank)
+{
+    size_t size = 0, labels = 0;
+    if (!mul_sizes(spec->n_labels, sizeof(eng_text), &labels) ||
+        !add_sizes(sizeof(struct form_node) + labels, spec->text_template.len, &size)) {
+        return NULL;
+    }
+    for (size_t i = 0; i < spec->n_labels; i++) {
+        if (!add_sizes(size, spec->labels[i].len, &size)) {
+            return NULL;
+        }
+    }
+    struct form_node *node = calloc(1, size);
+    if (node == NULL) {
+        return NULL;
+    }
+    eng_text *copies = (eng_text *)(node + 1);
+    char *text = (char *)(copies + spec->n_labels);
+    for (size_t i = 0; i < spec->n_labels; i++) {
+        copies[i] = copy_text(&text, spec->labels[i]);
+    }
+    node->form = (struct form){.type = spec->type,
+                               .may_have_no_answer = spec->may_have_no_answer,
+                               .n_labels = spec->n_labels,
+                               .labels = copies,
+                               .text_template = copy_text(&text, spec->text_template),
+                               .bank = bank};
+    node->bytes = size;
+    return node;
+}
+
+static struct form_node *intern_form(struct registry *registry, const eng_task_spec *spec,
+                                     const eng_bank *bank)
+{
+    uint64_t hash = hash_spec(spec, bank);
+    struct form_node *node = NULL;
+    if (registry->n_form_buckets > 0) {
+        node = registry->forms[hash & (registry->n_form_buckets - 1)];
+    }
+    while (node != NULL && (node->hash != hash || !asks_the_same(&node->form, spec, bank))) {
+        node = node->next;
+    }
+    if (node != NULL) {
+        node->refs++;
+        return node;
+    }
+    if (registry->n_forms >= registry->n_form_buckets && !grow_forms(registry)) {
+        return NULL;
+    }
+    node = copy_spec(spec, bank);
+    if (node == NULL) {
+        return NULL;
+    }
+    node->registry = registry;
+    node->refs = 1;
+    node->hash = hash;
+    node->next = registry->forms[hash & (registry->n_form_buckets - 1)];
+    registry->forms[hash & (registry->n_form_buckets - 1)] = node;
+    registry->n_forms++;
+    registry->bytes += node->bytes + MALLOC_OVERHEAD;
+    return node;
+}
+
+static void drop_form(struct registry *registry, struct form_node *node)
+{
+    if (node == NULL || --node->refs > 0) {
+        return;
+    }
+    struct form_node **link = &registry->forms[node->hash & (registry->n_form_buckets - 1)];
+    while (*link != node) {
+        link = &(*link)->next;
+    }
+    *link = node->next;
+    registry->n_forms--;
+    registry->bytes -= node->bytes + MALLOC_OVERHEAD;
+    eng_task_free(atomic_load(&node->compiled));
+    free(node);
+}
+
+static struct form_node *node_of(struct form *form)
+{
+    return (struct form_node *)(void *)form; /* the form is the node's first member */
+}
+
+eng_status registry_form(struct registry *registry, const eng_task_spec *spec, struct form **out,
+                         eng_error *err)
+{
+    struct form_node *node = intern_form(registry, spec, registry->banks[0]);
+    *out = node != NULL ? &node->form : NULL;
+    return node != NULL ? ENG_OK : fault_nomem(err, "task");
+}
+
+void form_release(struct registry *registry, struct form *form)
+{
+    drop_form(registry, form != NULL ? node_of(form) : NULL);
+}
+
+eng_status form_compile(struct form *form, const eng_task **out, eng_error *err)
+{
+    struct form_node *node = node_of(form);
+    eng_task *task = atomic_load_explicit(&node->compiled, memory_order_acquire);
+    eng_status status = ENG_OK;
+    *out = task;
+    if (task != NULL) {
+        return ENG_OK;
+    }
+    const eng_task_spec spec = {.type = form->type,
+                                .text_template = form->text_template,
+                                .labels = form->labels,
+                                .n_labels = form->n_labels,
+                                .may_have_no_answer = form->may_have_no_answer};
+    pthread_mutex_lock(&node->registry->compiling);
+    task = atomic_load(&node->compiled);
+    if (task == NULL) {
+        status = eng_task_new(node->registry->model, form->bank, &spec, &task, err);
+        atomic_store_explicit(&node->compiled, task, memory_order_release);
+    }
+    pthread_mutex_unlock(&node->registry->compiling);
+    *out = task;
+    return status;
+}
+
+static void remember_inline(struct registry *registry, struct form_node *node)
+{
+    for (size_t i = 0; i < RECENT_INLINE; i++) {
+        if (registry->recent[i] == node) {
+            return;
+        }
+    }
+    drop_form(registry, registry->recent[registry->next_recent]);
+    node->refs++;
+    registry->recent[registry->next_recent] = node;
+    registry->next_recent = (registry->next_recent + 1) % RECENT_INLINE;
+}
+
+void forms_fini(struct registry *registry)
+{
+    for (size_t i = 0; i < RECENT_INLINE; i++) {
+        drop_form(registry, registry->recent[i]);
+    }
+    free(registry->forms);
+    while (registry->bases != NULL) {
+        struct base_node *next = registry->bases->next;
+        free(registry->bases);
+        registry->bases = next;
+    }
+}
+
+/* ---- versions ------------------------------------------------------------------------------ */
+
+static eng_status check_route(const reg_publication *pub, const eng_bank *bank, eng_error *err)
+{
+    if (bank != NULL && pub->route_len != 0 &&
+        pub->route_len != eng_bank_get_info(bank)->route_len) {
+        return fault(err, ENG_EINVAL, "route", "a route of bank \"%s\" has %zu numbers, found %zu",
+                     eng_bank_get_info(bank)->name, eng_bank_get_info(bank)->route_len,
+                     pub->route_len);
+    }
+    for (size_t i = 0; i < pub->route_len; i++) {
+        if (!isfinite(pub->route[i])) {
+            return fault(err, ENG_EINVAL, "route", "number %zu of the route is not finite", i);
+        }
+    }
+    return ENG_OK;
+}
+
+static size_t version_bytes(size_t route_len)
+{
+    return sizeof(struct version_node) + route_len * sizeof(float);
+}
+
+eng_status version_new(struct registry *registry, const reg_publication *pub, struct version **out,
+                       eng_error *err)
+{
+    *out = NULL;
+    const struct base *base = intern_base(registry, pub);
+    if (base == NULL) {
+        return fault_nomem(err, "task");
+    }
+    eng_status status = check_route(pub, base->bank, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    struct form_node *form = intern_form(registry, pub->spec, base->bank);
+    struct version_node *node = calloc(1, version_bytes(pub->route_len));
+    if (form == NULL || node == NULL) {
+        drop_form(registry, form);
+        free(node);
+        return fault_nomem(err, "task");
+    }
+    node->refs = 1;
+    node->version.form = &form->form;
+    node->version.base = base;
+    node->version.number = pub->number;
+    node->version.route_len = pub->route_len;
+    if (pub->route_len > 0) {
+        memcpy(node->version.route, pub->route, pub->route_len * sizeof(float));
+    }
+    registry->bytes += version_bytes(pub->route_len) + MALLOC_OVERHEAD;
+    *out = &node->version;
+    return ENG_OK;
+}
+
+static struct version_node *counted(const struct version *version)
+{
+    return (struct version_node *)(void *)((char *)(uintptr_t)version -
+                                           offsetof(struct version_node, version));
+}
+
+void version_release(struct registry *registry, struct version *version)
+{
+    if (version == NULL || --counted(version)->refs > 0) {
+        return;
+    }
+    registry->bytes -= version_bytes(version->route_len) + MALLOC_OVERHEAD;
+    form_release(registry, version->form);
+    free(counted(version));
+}
+
+/* The mismatch in words: which half of the pair is missing here. */
+static eng_status mismatch(const struct registry *registry, const struct base *base, eng_error *err)
+{
+    const char *mine = eng_model_get_info(registry->model)->fingerprint;
+    if (strcmp(base->model, mine) != 0) {
+        return fault(
+            err, ENG_EMISMATCH, "task",
+            "the task was learnt on backbone %.12s, this server runs backbone %.12s; adapt "
+            "it again here or start the server with its model",
+            base->model, mine);
+    }
+    return fault(err, ENG_EMISMATCH, "task",
+                 "the task was learnt on prompt bank %.12s, which this server has not loaded (it "
+                 "has %.12s); adapt it again here or load that bank",
+                 base->bank_print, eng_bank_get_info(registry->banks[0])->fingerprint);
+}
+
+eng_status registry_bind(struct registry *registry, const struct version *current,
+                         struct version **out, eng_error *err)
+{
+    *out = NULL;
+    if (current->base->bank == NULL) {
+        return mismatch(registry, current->base, err);
+    }
+    struct version_node *node = counted(current);
+    node->refs++;
+    *out = &node->version;
+    return ENG_OK;
+}
+
+eng_status registry_inline(struct registry *registry, const reg_publication *pub,
+                           struct version **out, eng_error *err)
+{
+    eng_status status = version_new(registry, pub, out, err);
+    if (status == ENG_OK && (*out)->base->bank == NULL) {
+        status = mismatch(registry, (*out)->base, err);
+        version_release(registry, *out);
+        *out = NULL;
+    }
+    if (status == ENG_OK) {
+        remember_inline(registry, node_of((*out)->form));
+    }
+    return status;
+}
