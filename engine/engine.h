@@ -188,7 +188,8 @@ typedef struct eng_token {
     uint32_t start, end; /* code points of the text this token came from, end exclusive */
 } eng_token;
 
-/* BERT WordPiece of `text`, no [CLS] or [SEP] added. *tokens is malloc'ed: the caller frees.
+/* BERT WordPiece of `text`, no [CLS] or [SEP] added; "[SEP]" written in a text is punctuation and a
+ * word. *tokens is malloc'ed (NULL when n is 0): the caller frees.
  * ENG_EFORMAT for invalid UTF-8; ENG_EINVAL when the model has no vocabulary. */
 ENG_MUST_CHECK eng_status eng_tokenize(const eng_model *model, eng_text text, eng_token **tokens,
                                        size_t *n, eng_error *err);
@@ -248,9 +249,12 @@ typedef struct eng_input {
 
 typedef struct eng_encoded eng_encoded; /* one input as ids, with the way back to its text */
 
-/* Writes an input as one sequence. Text fields are cut, options and template never: a cut is
- * reported by eng_encoded_truncated. text_limit > 0 also cuts every text field to that many code
- * points first. ENG_EINVAL names a missing field; ENG_ELIMIT when options alone do not fit. */
+/* Writes an input as one sequence. Text fields are cut (from the end, the longest first, so that short
+ * ones survive whole), options and template never: a cut is reported by eng_encoded_truncated.
+ * text_limit > 0 also cuts every text field to that many code points first. Fields the template does
+ * not read are ignored; an empty field is no tokens (an empty context has no spans). A choice may
+ * come without `context`, options may repeat. ENG_EINVAL names a missing field or an option without a
+ * token; ENG_EFORMAT a field that is not UTF-8; ENG_ELIMIT when options alone do not fit. */
 ENG_MUST_CHECK eng_status eng_encode(const eng_task *task, const eng_input *input,
                                      size_t text_limit, eng_encoded **out, eng_error *err);
 void eng_encoded_free(eng_encoded *encoded);

@@ -1,0 +1,137 @@
+/* mrc_decode.c: from start and end logits to answers.
+ *
+ *     option j:   s_j = start[first token of j] + end[last token of j],   p = softmax_j(s)
+ *     span i..j:  s_ij = start[i] + end[j] over the admissible pairs: both in the context, i <= j,
+ *                 j - i < max_answer; and, when there may be no answer, the words 没有答案.
+ *                 p = softmax over all of them, so a flat distribution shows as small numbers.
+ *
+ * The best spans are taken one after the other, each pass over O(n·max_answer) pairs that do not
+ * overlap what was taken: few spans are ever asked for, and nothing is allocated. Logits that are not
+ * numbers give probabilities that are not numbers; they never index anything.
+ */
+#include <math.h>
+
+#include "engine/task.h"
+
+#define DEFAULT_MAX_ANSWER 64
+
+void eng_decode_options(const eng_encoded *encoded, const float *start, const float *end,
+                        float *probabilities)
+{
+    double top = -HUGE_VAL, sum = 0;
+    for (size_t j = 0; j < encoded->n_options; j++) {
+        const struct token_range *option = &encoded->options[j];
+        double score = (double)start[option->first] + (double)end[option->first + option->n - 1];
+        top = score > top ? score : top;
+    }
+    for (size_t pass = 0; pass < 2; pass++) {
+        for (size_t j = 0; j < encoded->n_options; j++) {
+            const struct token_range *option = &encoded->options[j];
+            double score =
+                (double)start[option->first] + (double)end[option->first + option->n - 1];
+            if (pass == 0) {
+                sum += exp(score - top);
+            } else {
+                probabilities[j] = (float)(exp(score - top) / sum);
+            }
+        }
+    }
+}
+
+struct decoder {
+    const eng_encoded *encoded;
+    const float *start, *end; /* at the first context token */
+    size_t n, max_answer;
+    double no_answer, log_sum;
+};
+
+/* Last token (exclusive) of an answer that begins at i. */
+static size_t reach(const struct decoder *decoder, size_t i)
+{
+    size_t left = decoder->n - i;
+    return i + (left < decoder->max_answer ? left : decoder->max_answer);
+}
+
+static double log_sum_exp(const struct decoder *decoder)
+{
+    double top = decoder->no_answer, sum = 0;
+    for (size_t i = 0; i < decoder->n; i++) {
+        for (size_t j = i; j < reach(decoder, i); j++) {
+            double score = (double)decoder->start[i] + (double)decoder->end[j];
+            top = score > top ? score : top;
+        }
+    }
+    sum = isinf(decoder->no_answer) ? 0 : exp(decoder->no_answer - top);
+    for (size_t i = 0; i < decoder->n; i++) {
+        for (size_t j = i; j < reach(decoder, i); j++) {
+            sum += exp((double)decoder->start[i] + (double)decoder->end[j] - top);
+        }
+    }
+    return top + log(sum);
+}
+
+/* The first taken code point at or after `from`; `from` itself when it lies in a taken span. */
+static size_t free_until(const eng_span *taken, size_t n, size_t from)
+{
+    size_t limit = SIZE_MAX;
+    for (size_t i = 0; i < n; i++) {
+        if (taken[i].no_answer || taken[i].end <= from) {
+            continue;
+        }
+        size_t start = taken[i].start > from ? taken[i].start : from;
+        limit = start < limit ? start : limit;
+    }
+    return limit;
+}
+
+static bool best_span(const struct decoder *decoder, const eng_span *taken, size_t n_taken,
+                      eng_span *best)
+{
+    const eng_token *tokens = decoder->encoded->context_tokens;
+    double top = -HUGE_VAL;
+    bool found = false;
+    for (size_t i = 0; i < decoder->n; i++) {
+        size_t limit = free_until(taken, n_taken, tokens[i].start);
+        for (size_t j = i; j < reach(decoder, i) && tokens[j].end <= limit; j++) {
+            double score = (double)decoder->start[i] + (double)decoder->end[j];
+            if ((score > top || !found) && tokens[j].end > tokens[i].start) {
+                top = score;
+                found = true;
+                *best = (eng_span){tokens[i].start, tokens[j].end, score, false};
+            }
+        }
+    }
+    return found;
+}
+
+size_t eng_decode_spans(const eng_encoded *encoded, const float *start, const float *end,
+                        size_t max_answer, eng_span *spans, size_t max)
+{
+    struct decoder decoder = {encoded,
+                              start + encoded->context.first,
+                              end + encoded->context.first,
+                              encoded->context.n,
+                              max_answer > 0 ? max_answer : DEFAULT_MAX_ANSWER,
+                              -HUGE_VAL,
+                              0};
+    bool may_be_none = encoded->no_answer.n > 0;
+    if (may_be_none) {
+        decoder.no_answer = (double)start[encoded->no_answer.first] +
+                            (double)end[encoded->no_answer.first + encoded->no_answer.n - 1];
+    }
+    decoder.log_sum = log_sum_exp(&decoder);
+    size_t n = 0;
+    while (n < max) {
+        eng_span best = {0};
+        bool found = best_span(&decoder, spans, n, &best);
+        if (may_be_none && (!found || decoder.no_answer >= best.score)) {
+            best = (eng_span){0, 0, decoder.no_answer, true};
+            may_be_none = false;
+        } else if (!found) {
+            break;
+        }
+        best.score = exp(best.score - decoder.log_sum);
+        spans[n++] = best;
+    }
+    return n;
+}
