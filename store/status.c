@@ -66,3 +66,70 @@ store_status db_fail_nomem(store_error *err)
 {
     return db_fail(err, STORE_ENOMEM, NULL, "out of memory; free some or ask for less");
 }
+
+static store_status status_of_constraint(int code)
+{
+    switch (code) {
+    case SQLITE_CONSTRAINT_UNIQUE:
+    case SQLITE_CONSTRAINT_PRIMARYKEY:
+    case SQLITE_CONSTRAINT_ROWID:
+        return STORE_EEXISTS;
+    case SQLITE_CONSTRAINT_FOREIGNKEY:
+        return STORE_ENOTFOUND;
+    case SQLITE_CONSTRAINT_TRIGGER:
+        return STORE_ESTATE;
+    default:
+        return STORE_EINVAL;
+    }
+}
+
+static store_status status_of_code(int code)
+{
+    if (code == SQLITE_IOERR_NOMEM) {
+        return STORE_ENOMEM;
+    }
+    switch (code & 0xff) {
+    case SQLITE_OK:
+    case SQLITE_ROW:
+    case SQLITE_DONE:
+        return STORE_OK;
+    case SQLITE_NOMEM:
+        return STORE_ENOMEM;
+    case SQLITE_FULL:
+        return STORE_EFULL;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return STORE_ECORRUPT;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return STORE_EBUSY;
+    case SQLITE_READONLY:
+        return STORE_EREADONLY;
+    case SQLITE_TOOBIG:
+        return STORE_ELIMIT;
+    case SQLITE_CONSTRAINT:
+        return status_of_constraint(code);
+    case SQLITE_MISMATCH:
+        return STORE_EINVAL;
+    default:
+        return STORE_EIO;
+    }
+}
+
+store_status db_fail_sqlite(store *s, int code, const char *doing, store_error *err)
+{
+    store_status status = status_of_code(code);
+    if (status == STORE_EFULL) {
+        return db_fail(err, status, NULL, "%s: no space left for the database; free some", doing);
+    }
+    const char *said = s != NULL && s->db != NULL && sqlite3_extended_errcode(s->db) == code
+                           ? sqlite3_errmsg(s->db)
+                           : sqlite3_errstr(code);
+    return db_fail(err, status, NULL, "%s: %s", doing, said);
+}
+
+store_status db_not_found(store_error *err, const char *what, const char *id)
+{
+    return db_fail(err, STORE_ENOTFOUND, what, "no %s %.*s of this tenant", what, STORE_MAX_NAME,
+                   id != NULL ? id : "(none given)");
+}

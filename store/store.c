@@ -1,0 +1,496 @@
+/* store.c: opening, groups of writes, backup and checks.
+ *
+ * Why one writer. SQLite before 3.51.3 can damage a WAL when two connections write or checkpoint at
+ * the same moment, so exactly one connection ever does either. A lock file (flock, so it ends with
+ * the process) keeps a second mp2 process away; readers are opened read-only, with checkpoints off.
+ *
+ * Why savepoints. The server gathers many small writes into one transaction, because each commit
+ * waits for the disk. A call that fails must not take its neighbours with it: each one runs in a
+ * savepoint of its own. Some failures (disk full, I/O error, out of memory) make SQLite undo the
+ * whole transaction; sqlite3_get_autocommit tells, and the group is then marked as aborted so that
+ * nobody writes into the void after it.
+ */
+#include "store/db.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define MAX_VALUE_BYTES (512 << 20) /* of one text or blob */
+#define MAX_SQL_BYTES   (64 << 10)
+#define MAX_PARAMETERS  64
+#define BACKUP_PAGES    2000
+#define WRITER_PRAGMAS                                                                             \
+    "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536;"             \
+    "PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864;"                            \
+    "PRAGMA analysis_limit = 400;"
+#define READER_PRAGMAS                                                                             \
+    "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -8192;"            \
+    "PRAGMA temp_store = MEMORY;"
+
+/* ---- opening ----------------------------------------------------------------------------- */
+
+static store *handle_new(const char *path, bool reader)
+{
+    store *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        return NULL;
+    }
+    s->reader = reader;
+    s->lock_fd = -1;
+    s->path = strdup(path);
+    if (s->path == NULL) {
+        free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void store_close(store *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    if (s->db != NULL) {
+        store_rollback(s);
+        db_cache_clear(s);
+        sqlite3_close_v2(s->db);
+    }
+    if (s->lock_fd >= 0) {
+        close(s->lock_fd);
+    }
+    free(s->path);
+    free(s);
+}
+
+/* The lock file stays when the process ends: removing it would let two processes hold two of them. */
+static store_status take_lock(store *s, store_error *err)
+{
+    char *name = sqlite3_mprintf("%s-lock", s->path);
+    if (name == NULL) {
+        return db_fail_nomem(err);
+    }
+    store_status status = STORE_OK;
+    s->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->lock_fd < 0) {
+        status = db_fail(err, STORE_EIO, "db", "cannot open %s: %s", name, strerror(errno));
+    } else if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        status = errno == EWOULDBLOCK
+                     ? db_fail(err, STORE_EBUSY, "db",
+                               "%s is in use by another mp2 process; stop it, or use its HTTP "
+                               "interface",
+                               s->path)
+                     : db_fail(err, STORE_EIO, "db", "cannot lock %s: %s", name, strerror(errno));
+    }
+    sqlite3_free(name);
+    return status;
+}
+
+static void harden(sqlite3 *db)
+{
+    static const int on[] = {SQLITE_DBCONFIG_DEFENSIVE};
+    static const int off[] = {SQLITE_DBCONFIG_TRUSTED_SCHEMA, SQLITE_DBCONFIG_DQS_DML,
+                              SQLITE_DBCONFIG_DQS_DDL, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION};
+    for (size_t i = 0; i < sizeof on / sizeof on[0]; i++) {
+        sqlite3_db_config(db, on[i], 1, NULL);
+    }
+    for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
+        sqlite3_db_config(db, off[i], 0, NULL);
+    }
+    sqlite3_limit(db, SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES);
+    sqlite3_limit(db, SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES);
+    sqlite3_limit(db, SQLITE_LIMIT_VARIABLE_NUMBER, MAX_PARAMETERS);
+    sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 0);
+}
+
+static store_status connect_file(store *s, int flags, store_error *err)
+{
+    int code = sqlite3_open_v2(s->path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK) {
+        return db_fail(err, code == SQLITE_NOMEM ? STORE_ENOMEM : STORE_EIO, "db",
+                       "cannot open %s: %s", s->path, sqlite3_errstr(code));
+    }
+    sqlite3_extended_result_codes(s->db, 1);
+    sqlite3_busy_timeout(s->db, 5000);
+    /* Nothing of a file that turns out to be somebody else's may change, its WAL included. */
+    sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    harden(s->db);
+    return STORE_OK;
+}
+
+/* Whose file is this, and how old? Nothing is written. */
+static store_status check_identity(store *s, bool *empty, store_error *err)
+{
+    int64_t application = 0, version = 0, objects = 0;
+    store_status status = db_pragma_int(s, "PRAGMA application_id", &application, err);
+    if (status == STORE_OK) {
+        status = db_pragma_int(s, "PRAGMA user_version", &version, err);
+    }
+    if (status == STORE_OK) {
+        status = db_pragma_int(s, "SELECT count(*) FROM sqlite_schema", &objects, err);
+    }
+    if (status == STORE_ECORRUPT && sqlite3_errcode(s->db) == SQLITE_NOTADB) {
+        return db_fail(err, STORE_EFOREIGN, "db", "%s is not a SQLite database", s->path);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    *empty = application == 0 && version == 0 && objects == 0;
+    if (!*empty && application != DB_APPLICATION_ID) {
+        return db_fail(err, STORE_EFOREIGN, "db",
+                       "%s is a database of another program (application id %lld); name another "
+                       "file",
+                       s->path, (long long)application);
+    }
+    if (version > db_current_schema.n) {
+        return db_fail(err, STORE_ENEWER, "db",
+                       "%s has schema version %lld, this mp2 knows versions up to %d; run the "
+                       "newer mp2",
+                       s->path, (long long)version, db_current_schema.n);
+    }
+    return STORE_OK;
+}
+
+static store_status configure_writer(store *s, const store_options *options, store_error *err)
+{
+    char sql[96];
+    const char *sync = options != NULL && options->sync == STORE_SYNC_NORMAL ? "NORMAL" : "FULL";
+    snprintf(sql, sizeof sql, "PRAGMA synchronous = %s", sync);
+    sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    store_status status = db_exec(s, WRITER_PRAGMAS, err);
+    if (status == STORE_OK) {
+        status = db_exec(s, sql, err);
+    }
+    if (status == STORE_OK && options != NULL && options->max_pages > 0) {
+        snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld", (long long)options->max_pages);
+        status = db_exec(s, sql, err);
+    }
+    return status;
+}
+
+/* A copy beside the file before its schema changes; an older copy of the same version is kept. */
+static store_status backup_before_migration(store *s, store_error *err)
+{
+    int64_t version = 0;
+    store_status status = db_pragma_int(s, "PRAGMA user_version", &version, err);
+    if (status != STORE_OK || version == 0 || version >= db_current_schema.n) {
+        return status;
+    }
+    char *name = sqlite3_mprintf("%s.schema-%lld", s->path, (long long)version);
+    if (name == NULL) {
+        return db_fail_nomem(err);
+    }
+    if (access(name, F_OK) != 0) {
+        status = store_backup(s, name, NULL, NULL, err);
+    }
+    sqlite3_free(name);
+    return status;
+}
+
+static store_status open_writer(store *s, const store_options *options, store_error *err)
+{
+    bool empty = false;
+    store_status status = take_lock(s, err);
+    if (status == STORE_OK) {
+        status = connect_file(s, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err);
+    }
+    if (status == STORE_OK) {
+        status = check_identity(s, &empty, err);
+    }
+    if (status == STORE_OK) {
+        status = configure_writer(s, options, err);
+    }
+    if (status == STORE_OK) {
+        status = backup_before_migration(s, err);
+    }
+    if (status == STORE_OK) {
+        status = db_migrate(s, &db_current_schema, err);
+    }
+    return status;
+}
+
+store_status store_open(const char *path, const store_options *options, store **out,
+                        store_error *err)
+{
+    *out = NULL;
+    store *s = handle_new(path, false);
+    if (s == NULL) {
+        return db_fail_nomem(err);
+    }
+    store_status status = open_writer(s, options, err);
+    if (status != STORE_OK) {
+        store_close(s);
+        return status;
+    }
+    *out = s;
+    return STORE_OK;
+}
+
+store_status store_open_reader(const char *path, store **out, store_error *err)
+{
+    *out = NULL;
+    bool empty = false;
+    store *s = handle_new(path, true);
+    if (s == NULL) {
+        return db_fail_nomem(err);
+    }
+    store_status status = connect_file(s, SQLITE_OPEN_READONLY, err);
+    if (status == STORE_OK) {
+        status = check_identity(s, &empty, err);
+    }
+    if (status == STORE_OK && empty) {
+        status = db_fail(err, STORE_EFOREIGN, "db", "%s is empty; start mp2 serve first", path);
+    }
+    if (status == STORE_OK) {
+        status = db_exec(s, READER_PRAGMAS, err);
+    }
+    if (status != STORE_OK) {
+        store_close(s);
+        return status;
+    }
+    *out = s;
+    return STORE_OK;
+}
+
+/* ---- groups of writes ---------------------------------------------------------------------- */
+
+static store_status refuse_reader(store_error *err)
+{
+    return db_fail(err, STORE_EREADONLY, NULL, "this handle only reads");
+}
+
+static store_status refuse_aborted(store_error *err)
+{
+    return db_fail(err, STORE_EABORTED, NULL,
+                   "an earlier failure undid this group of writes; try again");
+}
+
+store_status store_begin(store *s, store_error *err)
+{
+    if (s->reader) {
+        return refuse_reader(err);
+    }
+    if (s->in_group) {
+        return db_fail(err, STORE_ESTATE, NULL, "a group is open already");
+    }
+    store_status status = db_exec(s, "BEGIN IMMEDIATE", err);
+    s->in_group = status == STORE_OK;
+    return status;
+}
+
+void store_rollback(store *s)
+{
+    if (!sqlite3_get_autocommit(s->db)) {
+        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    s->in_group = false;
+    s->aborted = false;
+}
+
+store_status store_commit(store *s, store_error *err)
+{
+    if (!s->in_group) {
+        return db_fail(err, STORE_ESTATE, NULL, "no group is open");
+    }
+    if (s->aborted) {
+        return refuse_aborted(err);
+    }
+    store_status status = db_exec(s, "COMMIT", err);
+    if (status != STORE_OK) {
+        store_rollback(s);
+    }
+    s->in_group = false;
+    return status;
+}
+
+store_status db_write_begin(store *s, store_error *err)
+{
+    if (s->reader) {
+        return refuse_reader(err);
+    }
+    if (s->aborted) {
+        return refuse_aborted(err);
+    }
+    return db_exec(s, s->in_group ? "SAVEPOINT call" : "BEGIN IMMEDIATE", err);
+}
+
+static void undo(store *s)
+{
+    if (sqlite3_get_autocommit(s->db)) {
+        s->aborted = s->in_group;
+        return;
+    }
+    const char *sql = s->in_group ? "ROLLBACK TO call; RELEASE call" : "ROLLBACK";
+    if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK) {
+        if (!sqlite3_get_autocommit(s->db)) {
+            sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+        }
+        s->aborted = s->in_group;
+    }
+}
+
+store_status db_write_end(store *s, store_status status, store_error *err)
+{
+    if (status == STORE_OK) {
+        status = db_exec(s, s->in_group ? "RELEASE call" : "COMMIT", err);
+    }
+    if (status != STORE_OK) {
+        undo(s);
+    }
+    return status;
+}
+
+/* ---- care ---------------------------------------------------------------------------------- */
+
+static store_status sync_path(const char *path, int flags, store_error *err)
+{
+    int fd = open(path, flags | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0) {
+        int saved = errno;
+        if (fd >= 0) {
+            close(fd);
+        }
+        return db_fail(err, STORE_EIO, "path", "cannot sync %s: %s", path, strerror(saved));
+    }
+    close(fd);
+    return STORE_OK;
+}
+
+static store_status copy_pages(store *s, sqlite3 *to,
+                               bool (*going)(void *arg, int64_t done, int64_t total), void *arg,
+                               store_error *err)
+{
+    sqlite3_backup *backup = sqlite3_backup_init(to, "main", s->db, "main");
+    if (backup == NULL) {
+        return db_fail_sqlite(NULL, sqlite3_extended_errcode(to), "cannot start a backup", err);
+    }
+    int code = SQLITE_OK;
+    bool stopped = false;
+    while (code == SQLITE_OK && !stopped) {
+        code = sqlite3_backup_step(backup, BACKUP_PAGES);
+        int64_t total = sqlite3_backup_pagecount(backup);
+        stopped = going != NULL && !going(arg, total - sqlite3_backup_remaining(backup), total);
+    }
+    sqlite3_backup_finish(backup);
+    if (code == SQLITE_DONE) {
+        return STORE_OK;
+    }
+    return stopped ? db_fail(err, STORE_ESTATE, "path", "the backup was stopped")
+                   : db_fail_sqlite(NULL, code, "the backup failed", err);
+}
+
+static store_status backup_to(store *s, const char *part,
+                              bool (*going)(void *arg, int64_t done, int64_t total), void *arg,
+                              store_error *err)
+{
+    sqlite3 *to = NULL;
+    int code = sqlite3_open_v2(
+        part, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    store_status status = STORE_OK;
+    if (code != SQLITE_OK) {
+        status = db_fail_sqlite(NULL, code, "cannot make the backup file", err);
+    } else {
+        status = copy_pages(s, to, going, arg, err);
+    }
+    if (sqlite3_close(to) != SQLITE_OK && status == STORE_OK) {
+        status = db_fail(err, STORE_EIO, "path", "cannot close %s", part);
+    }
+    return status == STORE_OK ? sync_path(part, O_RDONLY, err) : status;
+}
+
+/* link() and not rename(): it fails when somebody made `path` meanwhile. */
+static store_status put_in_place(const char *part, const char *path, store_error *err)
+{
+    if (link(part, path) != 0) {
+        return db_fail(err, errno == EEXIST ? STORE_EEXISTS : STORE_EIO, "path",
+                       "cannot write %s: %s", path, strerror(errno));
+    }
+    char *copy = strdup(path);
+    if (copy == NULL) {
+        return db_fail_nomem(err);
+    }
+    store_status status = sync_path(dirname(copy), O_RDONLY | O_DIRECTORY, err);
+    free(copy);
+    return status;
+}
+
+store_status store_backup(store *s, const char *path,
+                          bool (*going)(void *arg, int64_t done, int64_t total), void *arg,
+                          store_error *err)
+{
+    if (s->reader) {
+        return refuse_reader(err);
+    }
+    if (s->in_group) {
+        return db_fail(err, STORE_ESTATE, NULL, "a group is open; commit it first");
+    }
+    if (access(path, F_OK) == 0) {
+        return db_fail(err, STORE_EEXISTS, "path", "%s exists already; name another file", path);
+    }
+    char *part = sqlite3_mprintf("%s.part", path);
+    if (part == NULL) {
+        return db_fail_nomem(err);
+    }
+    unlink(part); /* left by a crash */
+    store_status status = backup_to(s, part, going, arg, err);
+    if (status == STORE_OK) {
+        status = put_in_place(part, path, err);
+    }
+    unlink(part);
+    sqlite3_free(part);
+    return status;
+}
+
+static store_status run_check(store *s, const char *sql, store_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    int code = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
+    if (code == SQLITE_OK) {
+        code = sqlite3_step(stmt);
+    }
+    store_status status = STORE_OK;
+    if (code == SQLITE_ROW) {
+        const char *said = (const char *)sqlite3_column_text(stmt, 0);
+        if (said == NULL || strcmp(said, "ok") != 0) {
+            status = db_fail(err, STORE_ECORRUPT, "db", "%s: %s; restore a backup", s->path,
+                             said != NULL ? said : "no answer");
+        }
+    } else if (code != SQLITE_DONE) {
+        status = db_fail_sqlite(s, code, "cannot check the database", err);
+    }
+    sqlite3_finalize(stmt);
+    return status;
+}
+
+store_status store_check(store *s, bool full, store_error *err)
+{
+    store_status status =
+        run_check(s, full ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", err);
+    if (status == STORE_OK && full) {
+        /* A row is a broken reference; the first column names its table. */
+        status = run_check(s, "PRAGMA foreign_key_check", err);
+    }
+    return status;
+}
+
+store_status store_maintain(store *s, store_error *err)
+{
+    if (s->reader) {
+        return refuse_reader(err);
+    }
+    if (s->in_group) {
+        return db_fail(err, STORE_ESTATE, NULL, "a group is open; commit it first");
+    }
+    store_status status = db_exec(s, "PRAGMA optimize", err);
+    /* A reader in the middle of a transaction makes this partial, which is fine. */
+    int code = sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    if (status == STORE_OK && code != SQLITE_OK && code != SQLITE_BUSY) {
+        status = db_fail_sqlite(s, code, "cannot shorten the log", err);
+    }
+    return status;
+}

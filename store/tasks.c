@@ -1,0 +1,455 @@
+/* tasks.c: tasks by number, by name and in pages; soft delete, restore and purge.
+ *
+ * A name is unique among the tenant's live tasks (a partial index), so that a deleted task does not
+ * stand in the way of a new one. Searching by prefix walks that index: names from the prefix up to
+ * the prefix followed by the greatest character.
+ */
+#include "store/db.h"
+
+#include <string.h>
+
+#define TASK_COLUMNS                                                                               \
+    "t.id, t.tenant, t.name, t.type, t.labels, t.text_template, t.flags, t.metadata, t.current, "  \
+    "t.created, t.updated, t.deleted"
+
+static void read_task(db_query *q, store_mem *mem, void *item)
+{
+    store_task *out = item;
+    out->id = db_int(q);
+    out->tenant = db_int(q);
+    out->name = db_text(q, mem);
+    out->type = db_text(q, mem);
+    out->labels = db_text(q, mem);
+    out->text_template = db_text(q, mem);
+    out->flags = (uint32_t)db_int(q);
+    out->metadata = db_text(q, mem);
+    out->current = db_int(q);
+    out->created = db_int(q);
+    out->updated = db_int(q);
+    out->deleted = db_int(q);
+}
+
+static store_status name_taken(const char *name, store_error *err)
+{
+    return db_fail(err, STORE_EEXISTS, "name",
+                   "a task named %s exists already; choose another name or delete it", name);
+}
+
+/* ---- one task ------------------------------------------------------------------------------ */
+
+store_status db_task_insert(store *s, const store_task *task, int64_t *id, store_error *err)
+{
+    store_status status = db_check_name("name", task->name, err);
+    if (status == STORE_OK) {
+        status = db_check_name("type", task->type, err);
+    }
+    db_query q;
+    if (status == STORE_OK) {
+        status = db_prepare(s,
+                            "INSERT INTO tasks (tenant, name, type, labels, text_template, flags,"
+                            " metadata, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?8, ?8)",
+                            &q, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, task->tenant);
+    db_bind_text(&q, task->name);
+    db_bind_text(&q, task->type);
+    db_bind_text(&q, task->labels);
+    db_bind_text(&q, task->text_template);
+    db_bind_int(&q, (int64_t)task->flags);
+    db_bind_text(&q, task->metadata);
+    db_bind_int(&q, task->created);
+    status = db_run(&q, err);
+    *id = sqlite3_last_insert_rowid(s->db);
+    if (status == STORE_EEXISTS) {
+        return name_taken(task->name, err);
+    }
+    if (status == STORE_ENOTFOUND) {
+        return db_fail(err, status, "tenant", "no tenant with this number");
+    }
+    return status;
+}
+
+static store_status create_with_version(store *s, const store_task *task,
+                                        const store_version *first, int64_t *id, store_error *err)
+{
+    store_status status = db_task_insert(s, task, id, err);
+    if (status != STORE_OK || first == NULL) {
+        return status;
+    }
+    int64_t number = 0;
+    status = db_version_insert(s, *id, first, &number, err);
+    if (status == STORE_OK) {
+        status = db_set_current(s, *id, number, task->created, err);
+    }
+    return status;
+}
+
+store_status store_task_create(store *s, const store_task *task, const store_version *first,
+                               int64_t *id, store_error *err)
+{
+    *id = 0;
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_write_end(s, create_with_version(s, task, first, id, err), err);
+    if (status != STORE_OK) {
+        *id = 0;
+    }
+    return status;
+}
+
+/* Reads the one row of a bound query. */
+static store_status task_read(db_query *q, const char *what, store_mem *mem, store_task *out,
+                              store_error *err)
+{
+    store_status status = db_step(q, err);
+    if (status == STORE_OK && q->row) {
+        read_task(q, mem, out);
+    } else if (status == STORE_OK) {
+        status = db_not_found(err, "task", what);
+    }
+    status = db_finish(q, status, err);
+    if (status != STORE_OK) {
+        *out = (store_task){0};
+    }
+    return status;
+}
+
+store_status store_task_get(store *s, int64_t tenant, int64_t id, store_mem *mem, store_task *out,
+                            store_error *err)
+{
+    *out = (store_task){0};
+    db_query q;
+    store_status status =
+        db_prepare(s, "SELECT " TASK_COLUMNS " FROM tasks t WHERE id = ? AND tenant = ?", &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, id);
+    db_bind_int(&q, tenant);
+    return task_read(&q, "with this number", mem, out, err);
+}
+
+store_status store_task_find(store *s, int64_t tenant, const char *name, store_mem *mem,
+                             store_task *out, store_error *err)
+{
+    *out = (store_task){0};
+    db_query q;
+    store_status status = db_prepare(
+        s, "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ? AND name = ? AND deleted = 0", &q,
+        err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    db_bind_text(&q, name);
+    return task_read(&q, name, mem, out, err);
+}
+
+store_status db_task_check(store *s, int64_t tenant, int64_t id, store_error *err)
+{
+    db_query q;
+    int64_t found = 0;
+    store_status status =
+        db_prepare(s, "SELECT 1 FROM tasks WHERE id = ? AND tenant = ? AND deleted = 0", &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, id);
+    db_bind_int(&q, tenant);
+    status = db_scalar(&q, &found, err);
+    return status == STORE_ENOTFOUND ? db_not_found(err, "task", "with this number") : status;
+}
+
+/* ---- lists --------------------------------------------------------------------------------- */
+
+#define LIST_BY_ID(beyond, direction)                                                              \
+    "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ?1 AND id " beyond                        \
+    " ?2 AND (deleted > 0) = ?3 AND (?4 IS NULL OR substr(name, 1, length(?4)) = ?4)"              \
+    " ORDER BY id " direction " LIMIT ?5"
+
+static store_status list_by_id(store *s, int64_t tenant, const store_task_query *query, db_query *q,
+                               store_error *err)
+{
+    int64_t start = 0;
+    store_status status = db_page_number(&query->page, &start, err);
+    if (status == STORE_OK) {
+        status = db_prepare(
+            s, query->page.oldest_first ? LIST_BY_ID(">", "ASC") : LIST_BY_ID("<", "DESC"), q, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(q, tenant);
+    db_bind_int(q, start);
+    db_bind_int(q, query->deleted);
+    db_bind_text(q, query->prefix);
+    db_bind_int(q, (int64_t)query->page.limit + 1);
+    return STORE_OK;
+}
+
+/* The bounds are one range over the index (tenant, name): from max(prefix, after) to the prefix and
+ * U+10FFFF, a character that is never assigned. */
+#define NAME_BOUNDS " AND name >= coalesce(?3, '') AND name <= coalesce(?3, '') || char(1114111)"
+#define LIST_FORWARD                                                                               \
+    "SELECT " TASK_COLUMNS                                                                         \
+    " FROM tasks t WHERE tenant = ?1 AND deleted = 0 AND name > ?2" NAME_BOUNDS                    \
+    " ORDER BY name LIMIT ?4"
+#define LIST_BACKWARD                                                                              \
+    "SELECT " TASK_COLUMNS                                                                         \
+    " FROM tasks t WHERE tenant = ?1 AND deleted = 0 AND name < ?2" NAME_BOUNDS                    \
+    " ORDER BY name DESC LIMIT ?4"
+
+static store_status list_by_name(store *s, int64_t tenant, const store_task_query *query,
+                                 db_query *q, store_error *err)
+{
+    int64_t unused = 0;
+    bool forward = query->page.oldest_first;
+    store_status status = db_page_start(&query->page, &unused, err);
+    if (status == STORE_OK && query->deleted) {
+        status = db_fail(err, STORE_EINVAL, "deleted", "deleted tasks are listed by number only");
+    }
+    if (status == STORE_OK) {
+        status = db_prepare(s, forward ? LIST_FORWARD : LIST_BACKWARD, q, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    const char *after = query->page.after;
+    db_bind_int(q, tenant);
+    db_bind_text(q, after != NULL ? after : forward ? "" : "\xF4\x8F\xBF\xBF\xF4\x8F\xBF\xBF");
+    db_bind_text(q, query->prefix);
+    db_bind_int(q, (int64_t)query->page.limit + 1);
+    return STORE_OK;
+}
+
+store_status store_task_list(store *s, int64_t tenant, const store_task_query *query,
+                             store_mem *mem, store_task **items, size_t *n, bool *has_more,
+                             store_error *err)
+{
+    *items = NULL;
+    *n = 0;
+    *has_more = false;
+    db_query q;
+    void *rows = NULL;
+    store_status status = query->by_name ? list_by_name(s, tenant, query, &q, err)
+                                         : list_by_id(s, tenant, query, &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status =
+        db_list(&q, query->page.limit, sizeof **items, read_task, mem, &rows, n, has_more, err);
+    *items = rows;
+    return status;
+}
+
+/* ---- changes ------------------------------------------------------------------------------- */
+
+static store_status change_task(store *s, int64_t tenant, int64_t id,
+                                const store_task_change *change, int64_t now, store_error *err)
+{
+    db_query q;
+    store_status status =
+        db_prepare(s,
+                   "UPDATE tasks SET name = coalesce(?1, name), text_template = coalesce(?2, "
+                   "text_template), metadata = coalesce(?3, metadata), updated = ?4"
+                   " WHERE id = ?5 AND tenant = ?6 AND deleted = 0",
+                   &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_text(&q, change->name);
+    db_bind_text(&q, change->text_template);
+    db_bind_text(&q, change->metadata);
+    db_bind_int(&q, now);
+    db_bind_int(&q, id);
+    db_bind_int(&q, tenant);
+    status = db_run(&q, err);
+    if (status == STORE_EEXISTS) {
+        return name_taken(change->name, err);
+    }
+    if (status == STORE_OK && db_changes(s) == 0) {
+        return db_not_found(err, "task", "with this number");
+    }
+    return status;
+}
+
+store_status store_task_update(store *s, int64_t tenant, int64_t id,
+                               const store_task_change *change, int64_t now, store_error *err)
+{
+    store_status status = STORE_OK;
+    if (change->name != NULL) {
+        status = db_check_name("name", change->name, err);
+    }
+    if (status == STORE_OK) {
+        status = db_write_begin(s, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    return db_write_end(s, change_task(s, tenant, id, change, now, err), err);
+}
+
+static store_status refuse_while_jobs(store *s, int64_t id, store_error *err)
+{
+    db_query q;
+    int64_t jobs = 0;
+    store_status status = db_prepare(
+        s,
+        "SELECT count(*) FROM jobs WHERE task = ? AND status IN ('validating_files', 'queued',"
+        " 'running', 'paused')",
+        &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, id);
+    status = db_scalar(&q, &jobs, err);
+    if (status == STORE_OK && jobs > 0) {
+        return db_fail(err, STORE_ESTATE, "task",
+                       "%lld unfinished jobs will publish into this task; cancel them first",
+                       (long long)jobs);
+    }
+    return status;
+}
+
+/* `sql`: ?1 the time, ?2 the id, ?3 the tenant. */
+static store_status stamp_task(store *s, const char *sql, int64_t tenant, int64_t id, int64_t now,
+                               store_error *err)
+{
+    db_query q;
+    store_status status = db_prepare(s, sql, &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, now);
+    db_bind_int(&q, id);
+    db_bind_int(&q, tenant);
+    status = db_run(&q, err);
+    if (status == STORE_OK && db_changes(s) == 0) {
+        return db_not_found(err, "task", "with this number");
+    }
+    return status;
+}
+
+store_status store_task_delete(store *s, int64_t tenant, int64_t id, int64_t now, store_error *err)
+{
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_task_check(s, tenant, id, err);
+    if (status == STORE_OK) {
+        status = refuse_while_jobs(s, id, err);
+    }
+    if (status == STORE_OK) {
+        status = stamp_task(s,
+                            "UPDATE tasks SET deleted = max(?1, 1), updated = ?1 WHERE id = ?2"
+                            " AND tenant = ?3 AND deleted = 0",
+                            tenant, id, now, err);
+    }
+    return db_write_end(s, status, err);
+}
+
+store_status store_task_restore(store *s, int64_t tenant, int64_t id, int64_t now, store_error *err)
+{
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = stamp_task(s,
+                        "UPDATE tasks SET deleted = 0, updated = ?1 WHERE id = ?2 AND tenant = ?3"
+                        " AND deleted > 0",
+                        tenant, id, now, err);
+    if (status == STORE_EEXISTS) {
+        db_fail(err, status, "name", "a task with its name exists now; rename that one first");
+    }
+    return db_write_end(s, status, err);
+}
+
+static store_status purge_one(store *s, int64_t id, store_error *err)
+{
+    static const char *const steps[] = {"UPDATE tasks SET current = NULL WHERE id = ?",
+                                        "DELETE FROM task_versions WHERE task = ?",
+                                        "DELETE FROM tasks WHERE id = ?"};
+    store_status status = STORE_OK;
+    for (size_t i = 0; status == STORE_OK && i < sizeof steps / sizeof steps[0]; i++) {
+        db_query q;
+        status = db_prepare(s, steps[i], &q, err);
+        if (status == STORE_OK) {
+            db_bind_int(&q, id);
+            status = db_run(&q, err);
+        }
+    }
+    return status;
+}
+
+static store_status purge(store *s, int64_t before, size_t limit, size_t *removed, store_error *err)
+{
+    store_status status = STORE_OK;
+    while (status == STORE_OK && *removed < limit) {
+        db_query q;
+        int64_t id = 0;
+        status = db_prepare(s, "SELECT id FROM tasks WHERE deleted > 0 AND deleted < ? LIMIT 1", &q,
+                            err);
+        if (status != STORE_OK) {
+            return status;
+        }
+        db_bind_int(&q, before);
+        status = db_scalar(&q, &id, err);
+        if (status == STORE_ENOTFOUND) {
+            return STORE_OK;
+        }
+        if (status == STORE_OK) {
+            status = purge_one(s, id, err);
+            *removed += 1;
+        }
+    }
+    return status;
+}
+
+store_status store_tasks_purge(store *s, int64_t before, size_t limit, size_t *removed,
+                               store_error *err)
+{
+    *removed = 0;
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_write_end(s, purge(s, before, limit, removed, err), err);
+    if (status != STORE_OK) {
+        *removed = 0;
+    }
+    return status;
+}
+
+/* ---- the registry -------------------------------------------------------------------------- */
+
+store_status store_tasks_load(store *s, store_each_task each, void *arg, store_error *err)
+{
+    db_query q;
+    store_status status =
+        db_prepare(s,
+                   "SELECT " TASK_COLUMNS ", " DB_VERSION_COLUMNS " FROM tasks t"
+                   " LEFT JOIN task_versions v ON v.task = t.id AND v.number = t.current"
+                   " LEFT JOIN bases b ON b.id = v.base WHERE t.deleted = 0 ORDER BY t.id",
+                   &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_step(&q, err);
+    while (status == STORE_OK && q.row) {
+        store_task task = {0};
+        store_version version = {0};
+        read_task(&q, NULL, &task);
+        db_read_version(&q, NULL, &version);
+        if (q.code != SQLITE_OK || !each(arg, &task, task.current != 0 ? &version : NULL)) {
+            break;
+        }
+        status = db_step(&q, err);
+    }
+    return db_finish(&q, status, err);
+}

@@ -1,0 +1,83 @@
+/* usage.c: what a tenant used, one row a day. */
+#include "store/db.h"
+
+#include <string.h>
+
+#define MAX_DAYS 3700 /* ten years are one answer */
+
+static void read_usage(db_query *q, store_mem *mem, void *item)
+{
+    (void)mem;
+    store_usage *out = item;
+    out->day = db_int(q);
+    out->requests = db_int(q);
+    out->inputs = db_int(q);
+    out->tokens = db_int(q);
+    out->jobs = db_int(q);
+    out->trained_tokens = db_int(q);
+}
+
+static store_status add(store *s, int64_t tenant, const store_usage *use, store_error *err)
+{
+    db_query q;
+    store_status status = db_prepare(
+        s,
+        "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, day) DO UPDATE SET"
+        " requests = requests + excluded.requests, inputs = inputs + excluded.inputs,"
+        " tokens = tokens + excluded.tokens, jobs = jobs + excluded.jobs,"
+        " trained_tokens = trained_tokens + excluded.trained_tokens",
+        &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    db_bind_int(&q, use->day);
+    db_bind_int(&q, use->requests);
+    db_bind_int(&q, use->inputs);
+    db_bind_int(&q, use->tokens);
+    db_bind_int(&q, use->jobs);
+    db_bind_int(&q, use->trained_tokens);
+    status = db_run(&q, err);
+    if (status == STORE_ENOTFOUND) {
+        return db_fail(err, status, "tenant", "no tenant with this number");
+    }
+    return status;
+}
+
+store_status store_usage_add(store *s, int64_t tenant, const store_usage *use, store_error *err)
+{
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    return db_write_end(s, add(s, tenant, use, err), err);
+}
+
+store_status store_usage_list(store *s, int64_t tenant, int64_t first, int64_t last, store_mem *mem,
+                              store_usage **items, size_t *n, store_error *err)
+{
+    *items = NULL;
+    *n = 0;
+    if (last < first || last - first >= MAX_DAYS) {
+        return db_fail(err, STORE_EINVAL, "last", "ask for 1 to %d days, first before last",
+                       MAX_DAYS);
+    }
+    db_query q;
+    void *rows = NULL;
+    bool more = false;
+    store_status status =
+        db_prepare(s,
+                   "SELECT day, requests, inputs, tokens, jobs, trained_tokens FROM usage"
+                   " WHERE tenant = ? AND day BETWEEN ? AND ? ORDER BY day",
+                   &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    db_bind_int(&q, first);
+    db_bind_int(&q, last);
+    size_t days = (size_t)(last - first) + 1;
+    status = db_list(&q, days, sizeof **items, read_usage, mem, &rows, n, &more, err);
+    *items = rows;
+    return status;
+}
