@@ -12,6 +12,7 @@ int cmd_version(int argc, char **argv)
 }
 
 const struct command commands[] = {
+    {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
     {"version", "print the version", cmd_version},
 };
 const size_t commands_count = sizeof commands / sizeof commands[0];

@@ -2,19 +2,16 @@
 #include "engine/engine.h"
 #include "tests/unit/test.h"
 
-static void the_shared_model_opens(void)
+static void the_embedded_model_opens(void)
 {
     eng_model *model = NULL;
     eng_error err = {0};
-    eng_status status = eng_model_open(TEST_SHARED_DIR "/boot", &model, &err);
-    if (status == ENG_ENOTFOUND) {
-        SKIP("no shared data");
-    }
+    eng_status status = eng_model_open(TEST_SOURCE_DIR "/engine/models/boot", &model, &err);
     REQUIRE(status == ENG_OK);
     const eng_model_info *info = eng_model_get_info(model);
     CHECK_INT(info->layers, 3);
     CHECK(info->has_vocab);
-    CHECK_STR(info->dtype, "F32");
+    CHECK_STR(info->dtype, "F16");
     eng_bank *bank = NULL;
     status = eng_bank_open_default(model, false, &bank, &err);
     REQUIRE(status == ENG_OK);
@@ -29,6 +26,6 @@ static void the_shared_model_opens(void)
 int main(void)
 {
     TESTS_BEGIN;
-    RUN(the_shared_model_opens);
+    RUN(the_embedded_model_opens);
     TESTS_END;
 }
