@@ -1,136 +1,502 @@
-/* encoder.c: stub until the forward pass lands. */
-#include "engine/encoder.h"
+/* encoder.c: the backbone forward on packed batches, for inference.
+ *
+ *   h = LayerNorm(word + position + type)
+ *   for each layer l:   h[1..P] += p[l]                               (l < Lp, per sequence)
+ *                       q, k, v = h·Wᵀ + b      c = attention(q, k, v)
+ *                       m = LayerNorm(h + c·Woᵀ + bo)
+ *                       h = LayerNorm(m + gelu(m·Wupᵀ + bup)·Wdownᵀ + bdown)
+ *   start, end = h·headᵀ + b
+ *
+ * The rows of all sequences stand end to end without padding, and every step but attention treats
+ * them alike. Each step is one parallel loop; queries, keys and values are one. The same steps, given
+ * places to keep what backward needs, are the training forward: both give the same bits.
+ *
+ * A serving pass holds the turn from start to end. A training pass gives it back after every layer.
+ */
+#include "engine/attention.h"
+#include "engine/encoder_pass.h"
+#include "engine/ops.h"
+#include "engine/params.h"
+#include "engine/pool.h"
 #include "engine/status.h"
 
-#define NOT_YET(err) fail(err, ENG_EUNSUPPORTED, "encoder", "not built yet")
+#include <stdlib.h>
+#include <string.h>
+
+struct eng_workspace {
+    struct arena arena;
+    const eng_model *model;
+    struct batch batch;
+    struct layer_values values;
+};
+
+/* ---- preparing a model ---- */
+
+#define LINEARS 6
+
+static void layer_linears(struct layer_params *layer, struct linear *out[LINEARS])
+{
+    struct linear *linears[LINEARS] = {&layer->q, &layer->k,  &layer->v,
+                                       &layer->o, &layer->up, &layer->down};
+    memcpy(out, linears, sizeof linears);
+}
+
+static eng_status check_shape(const struct encoder_params *params, eng_error *err)
+{
+    if (params->heads == 0 || params->hidden % params->heads != 0) {
+        return fail(err, ENG_EFORMAT, "num_attention_heads",
+                    "hidden_size %zu is not a multiple of %zu heads", params->hidden,
+                    params->heads);
+    }
+    if (params->positions > ATTENTION_MAX_LEN) {
+        return fail(err, ENG_ELIMIT, "max_position_embeddings",
+                    "at most %d positions are supported, the model has %zu", ATTENTION_MAX_LEN,
+                    params->positions);
+    }
+    return ENG_OK;
+}
 
 eng_status encoder_prepare(eng_model *model, eng_error *err)
 {
-    (void)model;
-    (void)err;
-    return ENG_OK;
+    struct encoder_params *params = &model->params;
+    eng_status status = check_shape(params, err);
+    for (size_t l = 0; l < params->layers && status == ENG_OK; l++) {
+        struct linear *linears[LINEARS];
+        layer_linears(&params->layer[l], linears);
+        for (size_t i = 0; i < LINEARS && status == ENG_OK; i++) {
+            struct linear *linear = linears[i];
+            status = gemm_pack(linear->w, linear->out, linear->in, &linear->packed, err);
+            if (linear->packed != NULL) {
+                model->info.bytes += gemm_packed_bytes(linear->out, linear->in);
+            }
+        }
+    }
+    if (status != ENG_OK) {
+        encoder_unprepare(model);
+    }
+    return status;
 }
 
 void encoder_unprepare(eng_model *model)
 {
-    (void)model;
+    for (size_t l = 0; l < model->params.layers; l++) {
+        struct linear *linears[LINEARS];
+        layer_linears(&model->params.layer[l], linears);
+        for (size_t i = 0; i < LINEARS; i++) {
+            gemm_packed_free(linears[i]->packed);
+            linears[i]->packed = NULL;
+        }
+    }
 }
 
-eng_status encoder_tape_new(const eng_model *model, size_t max_tokens, size_t max_sequences,
-                            unsigned want, struct encoder_tape **out, eng_error *err)
+struct strides strides_of(const struct encoder_params *params)
 {
-    (void)model;
-    (void)max_tokens;
-    (void)max_sequences;
-    (void)want;
-    *out = NULL;
-    return NOT_YET(err);
+    return (struct strides){gemm_stride(params->hidden), gemm_stride(3 * params->hidden),
+                            gemm_stride(params->ffn)};
 }
 
-void encoder_tape_free(struct encoder_tape *tape)
+/* ---- batches ---- */
+
+void batch_carve(struct batch *batch, struct arena *arena, size_t max_tokens, size_t max_sequences)
 {
-    (void)tape;
+    size_t ends = 0;
+    if (!size_add(max_sequences, 1, &ends)) {
+        arena->overflow = true;
+    }
+    batch->max_tokens = max_tokens;
+    batch->max_sequences = max_sequences;
+    batch->offsets = arena_take(arena, ends, sizeof *batch->offsets);
+    batch->sequences = arena_take(arena, max_sequences, sizeof *batch->sequences);
+    batch->ids = arena_take(arena, max_tokens, sizeof *batch->ids);
+    batch->positions = arena_take(arena, max_tokens, sizeof *batch->positions);
+    batch->types = arena_take(arena, max_tokens, sizeof *batch->types);
 }
 
-size_t encoder_tape_bytes(const struct encoder_tape *tape)
+static eng_status check_sequence(const eng_model *model, const eng_sequence *s, size_t index,
+                                 eng_error *err)
 {
-    (void)tape;
-    return 0;
+    const struct encoder_params *params = &model->params;
+    if (s->ids == NULL || s->len == 0) {
+        return fail(err, ENG_EINVAL, "ids", "sequence %zu is empty; at least one token is needed",
+                    index);
+    }
+    if (s->len > params->positions) {
+        return fail(err, ENG_ELIMIT, "ids", "sequence %zu has %zu tokens, the model reads %zu",
+                    index, s->len, params->positions);
+    }
+    if (s->bank == NULL || s->bank->model != model) {
+        return fail(err, ENG_EMISMATCH, "bank", "sequence %zu has %s", index,
+                    s->bank == NULL ? "no bank" : "a bank opened for another model");
+    }
+    const eng_bank_info *bank = &s->bank->info;
+    if (bank->token_type < 0 || (size_t)bank->token_type >= params->types) {
+        return fail(err, ENG_EMISMATCH, "bank", "token type %d, the model has %zu",
+                    (int)bank->token_type, params->types);
+    }
+    if ((s->mix != NULL || s->prompt != NULL) && s->len < 1 + bank->prompt_tokens) {
+        return fail(err, ENG_EINVAL, "ids", "sequence %zu has %zu tokens, its prompt alone %zu",
+                    index, s->len, 1 + bank->prompt_tokens);
+    }
+    for (size_t t = 0; t < s->len; t++) {
+        if (s->ids[t] < 0 || (size_t)s->ids[t] >= params->vocab) {
+            return fail(err, ENG_EINVAL, "ids",
+                        "sequence %zu, token %zu: id %d is outside the vocabulary of %zu", index, t,
+                        (int)s->ids[t], params->vocab);
+        }
+    }
+    return ENG_OK;
 }
 
-eng_status encoder_forward_keep(eng_compute *compute, struct encoder_tape *tape, eng_class who,
-                                const eng_sequence *sequences, size_t n, float *start, float *end,
-                                eng_error *err)
+eng_status batch_set(struct batch *batch, const eng_model *model, const eng_sequence *sequences,
+                     size_t n, eng_error *err)
 {
-    (void)compute;
-    (void)tape;
-    (void)who;
-    (void)sequences;
-    (void)n;
-    (void)start;
-    (void)end;
-    return NOT_YET(err);
+    batch->n = 0;
+    batch->tokens = 0;
+    if (n == 0 || sequences == NULL) {
+        return fail(err, ENG_EINVAL, "sequences", "a batch needs at least one sequence");
+    }
+    if (n > batch->max_sequences) {
+        return fail(err, ENG_ELIMIT, "sequences", "%zu sequences, the workspace holds %zu", n,
+                    batch->max_sequences);
+    }
+    size_t row = 0;
+    for (size_t s = 0; s < n; s++) {
+        eng_status status = check_sequence(model, &sequences[s], s, err);
+        if (status != ENG_OK) {
+            return status;
+        }
+        if (sequences[s].len > batch->max_tokens - row) {
+            return fail(err, ENG_ELIMIT, "sequences",
+                        "more than the %zu tokens the workspace holds, at sequence %zu",
+                        batch->max_tokens, s);
+        }
+        batch->offsets[s] = row;
+        batch->sequences[s] = sequences[s];
+        for (size_t t = 0; t < sequences[s].len; t++, row++) {
+            batch->ids[row] = sequences[s].ids[t];
+            batch->positions[row] = (int32_t)t;
+            batch->types[row] = sequences[s].bank->info.token_type;
+        }
+    }
+    batch->offsets[n] = row;
+    batch->n = n;
+    batch->tokens = row;
+    return ENG_OK;
 }
 
-double encoder_mrc_loss(const eng_sequence *sequences, size_t n, const float *start,
-                        const float *end, const size_t *target_start, const size_t *target_end,
-                        float *dstart, float *dend)
+/* ---- embeddings ---- */
+
+struct embed_job {
+    const struct encoder_params *params;
+    const struct batch *batch;
+    float *h, *xhat, *rstd;
+    size_t stride;
+    bool vector;
+};
+
+static void embed_task(void *arg, size_t index, size_t thread, void *scratch)
 {
-    (void)sequences;
-    (void)n;
-    (void)start;
-    (void)end;
-    (void)target_start;
-    (void)target_end;
-    (void)dstart;
-    (void)dend;
-    return 0;
+    (void)thread;
+    (void)scratch;
+    const struct embed_job *job = arg;
+    const struct encoder_params *params = job->params;
+    size_t H = params->hidden;
+    for (size_t t = index * ROWS_PER_TASK; t < task_end(index, job->batch->tokens); t++) {
+        const float *word = params->word + (size_t)job->batch->ids[t] * H;
+        const float *position = params->position + (size_t)job->batch->positions[t] * H;
+        const float *type = params->type + (size_t)job->batch->types[t] * H;
+        float *h = job->h + t * job->stride;
+        for (size_t i = 0; i < H; i++) {
+            h[i] = word[i] + type[i] + position[i];
+        }
+        ops_layernorm_row(job->vector, h, NULL, &params->embedding_norm, params->epsilon, H, h,
+                          job->xhat != NULL ? job->xhat + t * job->stride : NULL,
+                          job->rstd != NULL ? job->rstd + t : NULL);
+    }
 }
 
-eng_status encoder_backward(eng_compute *compute, struct encoder_tape *tape, eng_class who,
-                            const float *dstart, const float *dend, float *dprompt, eng_error *err)
+void pass_embed(eng_compute *compute, const struct encoder_params *params,
+                const struct batch *batch, float *h, float *xhat, float *rstd)
 {
-    (void)compute;
-    (void)tape;
-    (void)who;
-    (void)dstart;
-    (void)dend;
-    (void)dprompt;
-    return NOT_YET(err);
+    struct embed_job job = {
+        params, batch, h, xhat, rstd, gemm_stride(params->hidden), compute_vector(compute)};
+    double work = 12.0 * (double)batch->tokens * (double)params->hidden;
+    pool_run(compute, row_tasks(batch->tokens), work, embed_task, &job);
 }
 
-const float *encoder_head_gradient(const struct encoder_tape *tape, const float **bias)
+/* ---- prompts ---- */
+
+/* Prompt rows of one sequence are shared out among INJECT_PARTS tasks. */
+#define INJECT_PARTS ((size_t)4)
+
+struct inject_job {
+    const struct batch *batch;
+    size_t l, H, stride;
+    float *h;
+    bool vector;
+};
+
+static bool has_prompt(const eng_sequence *s, size_t l)
 {
-    (void)tape;
-    (void)bias;
-    return NULL;
+    return l < s->bank->info.layers && (s->mix != NULL || s->prompt != NULL);
 }
 
-const float *encoder_gradient(const struct encoder_tape *tape, const char *name, size_t *count)
+static void inject_task(void *arg, size_t index, size_t thread, void *scratch)
 {
-    (void)tape;
-    (void)name;
-    (void)count;
-    return NULL;
+    (void)thread;
+    (void)scratch;
+    const struct inject_job *job = arg;
+    const eng_sequence *s = &job->batch->sequences[index / INJECT_PARTS];
+    if (!has_prompt(s, job->l)) {
+        return;
+    }
+    size_t P = s->bank->info.prompt_tokens, K = s->bank->info.modules, H = job->H;
+    float *first = job->h + (job->batch->offsets[index / INJECT_PARTS] + 1) * job->stride;
+    for (size_t p = index % INJECT_PARTS; p < P; p += INJECT_PARTS) {
+        float *row = first + p * job->stride;
+        if (s->prompt != NULL) {
+            ops_add_scaled(job->vector, s->prompt + (job->l * P + p) * H, 1, row, H);
+            continue;
+        }
+        const float *module = s->bank->modules + (job->l * K * P + p) * H;
+        for (size_t k = 0; k < K; k++) {
+            ops_add_scaled(job->vector, module + k * P * H, s->mix[job->l * K + k], row, H);
+        }
+    }
 }
 
-void encoder_tape_zero(struct encoder_tape *tape)
+void pass_inject(eng_compute *compute, const struct encoder_params *params,
+                 const struct batch *batch, size_t l, float *h)
 {
-    (void)tape;
+    struct inject_job job = {
+        batch, l, params->hidden, gemm_stride(params->hidden), h, compute_vector(compute)};
+    double work = 0;
+    for (size_t s = 0; s < batch->n; s++) {
+        if (has_prompt(&batch->sequences[s], l)) {
+            const eng_bank_info *info = &batch->sequences[s].bank->info;
+            work += 2.0 * (double)(info->prompt_tokens * info->modules) * (double)params->hidden;
+        }
+    }
+    if (work > 0) {
+        pool_run(compute, batch->n * INJECT_PARTS, work, inject_task, &job);
+    }
+}
+
+/* ---- one layer ---- */
+
+struct norm_job {
+    size_t rows, H, stride;
+    const float *x, *r;
+    const struct layernorm *norm;
+    float epsilon;
+    float *y, *xhat, *rstd;
+    bool vector;
+};
+
+static void norm_task(void *arg, size_t index, size_t thread, void *scratch)
+{
+    (void)thread;
+    (void)scratch;
+    const struct norm_job *job = arg;
+    for (size_t t = index * ROWS_PER_TASK; t < task_end(index, job->rows); t++) {
+        size_t at = t * job->stride;
+        ops_layernorm_row(job->vector, job->x + at, job->r + at, job->norm, job->epsilon, job->H,
+                          job->y + at, job->xhat != NULL ? job->xhat + at : NULL,
+                          job->rstd != NULL ? job->rstd + t : NULL);
+    }
+}
+
+static void run_norm(eng_compute *compute, struct norm_job *job)
+{
+    job->vector = compute_vector(compute);
+    pool_run(compute, row_tasks(job->rows), 12.0 * (double)job->rows * (double)job->H, norm_task,
+             job);
+}
+
+/* y = x·Wᵀ + b on all rows */
+static struct gemm_product linear_product(const struct linear *linear, size_t rows, const float *x,
+                                          size_t ldx, float *y, size_t ldy)
+{
+    return (struct gemm_product){.m = rows,
+                                 .n = linear->out,
+                                 .k = linear->in,
+                                 .a = x,
+                                 .lda = ldx,
+                                 .b = linear->w,
+                                 .ldb = linear->in,
+                                 .b_transposed = true,
+                                 .packed = linear->packed,
+                                 .bias = linear->b,
+                                 .c = y,
+                                 .ldc = ldy};
+}
+
+static void self_attention(eng_compute *compute, const struct encoder_params *params,
+                           const struct layer_params *layer, const struct batch *batch,
+                           const struct layer_values *v, const struct strides *ld)
+{
+    size_t H = params->hidden, T = batch->tokens;
+    struct gemm_product qkv[3] = {
+        linear_product(&layer->q, T, v->x, ld->hidden, v->qkv, ld->qkv),
+        linear_product(&layer->k, T, v->x, ld->hidden, v->qkv + H, ld->qkv),
+        linear_product(&layer->v, T, v->x, ld->hidden, v->qkv + 2 * H, ld->qkv)};
+    gemm_run(compute, qkv, 3);
+    struct attention attention = {.n = batch->n,
+                                  .offsets = batch->offsets,
+                                  .heads = params->heads,
+                                  .width = H / params->heads,
+                                  .q = v->qkv,
+                                  .k = v->qkv + H,
+                                  .v = v->qkv + 2 * H,
+                                  .stride = ld->qkv,
+                                  .out = v->context,
+                                  .out_stride = ld->hidden};
+    attention_forward(compute, &attention);
+}
+
+void pass_layer(eng_compute *compute, const struct encoder_params *params,
+                const struct layer_params *layer, const struct batch *batch,
+                const struct layer_values *v)
+{
+    struct strides ld = strides_of(params);
+    size_t T = batch->tokens;
+    struct norm_job norm = {
+        .rows = T, .H = params->hidden, .stride = ld.hidden, .epsilon = params->epsilon};
+    self_attention(compute, params, layer, batch, v, &ld);
+    struct gemm_product o = linear_product(&layer->o, T, v->context, ld.hidden, v->sum, ld.hidden);
+    gemm_run(compute, &o, 1);
+    norm.x = v->x;
+    norm.r = v->sum;
+    norm.norm = &layer->attention_norm;
+    norm.y = v->middle;
+    norm.xhat = v->attention_xhat;
+    norm.rstd = v->attention_rstd;
+    run_norm(compute, &norm);
+
+    struct gemm_product up = linear_product(&layer->up, T, v->middle, ld.hidden, v->up, ld.ffn);
+    up.gelu = v->gelu;
+    gemm_run(compute, &up, 1);
+    struct gemm_product down = linear_product(&layer->down, T, v->gelu, ld.ffn, v->sum, ld.hidden);
+    gemm_run(compute, &down, 1);
+    norm.x = v->middle;
+    norm.norm = &layer->output_norm;
+    norm.y = v->y;
+    norm.xhat = v->output_xhat;
+    norm.rstd = v->output_rstd;
+    run_norm(compute, &norm);
+}
+
+/* ---- head ---- */
+
+struct head_job {
+    const struct batch *batch;
+    const float *h;
+    size_t H, stride;
+    float *start, *end;
+    bool vector;
+};
+
+static void head_task(void *arg, size_t index, size_t thread, void *scratch)
+{
+    (void)thread;
+    (void)scratch;
+    const struct head_job *job = arg;
+    const eng_bank *bank = job->batch->sequences[index].bank;
+    for (size_t t = job->batch->offsets[index]; t < job->batch->offsets[index + 1]; t++) {
+        const float *h = job->h + t * job->stride;
+        job->start[t] = ops_dot(job->vector, h, bank->head_w, job->H) + bank->head_b[0];
+        job->end[t] = ops_dot(job->vector, h, bank->head_w + job->H, job->H) + bank->head_b[1];
+    }
+}
+
+void pass_head(eng_compute *compute, const struct encoder_params *params, const struct batch *batch,
+               const float *h, float *start, float *end)
+{
+    struct head_job job = {batch, h,   params->hidden,         gemm_stride(params->hidden),
+                           start, end, compute_vector(compute)};
+    pool_run(compute, batch->n, 4.0 * (double)batch->tokens * (double)params->hidden, head_task,
+             &job);
+}
+
+/* ---- inference ---- */
+
+static void carve(struct eng_workspace *w, struct arena *arena, size_t max_tokens,
+                  size_t max_sequences)
+{
+    struct strides ld = strides_of(&w->model->params);
+    struct layer_values *v = &w->values;
+    batch_carve(&w->batch, arena, max_tokens, max_sequences);
+    v->x = v->y = arena_floats(arena, max_tokens, ld.hidden);
+    v->qkv = arena_floats(arena, max_tokens, ld.qkv);
+    v->context = arena_floats(arena, max_tokens, ld.hidden);
+    v->sum = arena_floats(arena, max_tokens, ld.hidden);
+    v->middle = arena_floats(arena, max_tokens, ld.hidden);
+    v->up = v->gelu = arena_floats(arena, max_tokens, ld.ffn);
 }
 
 eng_status eng_workspace_new(const eng_model *model, size_t max_tokens, size_t max_sequences,
                              eng_workspace **out, eng_error *err)
 {
-    (void)model;
-    (void)max_tokens;
-    (void)max_sequences;
     *out = NULL;
-    return NOT_YET(err);
+    if (max_tokens == 0 || max_sequences == 0) {
+        return fail(err, ENG_EINVAL, "max_tokens",
+                    "a workspace needs at least 1 token and sequence");
+    }
+    eng_workspace *workspace = calloc(1, sizeof *workspace);
+    if (workspace == NULL) {
+        return fail_nomem(err, "workspace");
+    }
+    workspace->model = model;
+    struct arena plan = arena_plan();
+    carve(workspace, &plan, max_tokens, max_sequences);
+    eng_status status = arena_init(&workspace->arena, &plan, "workspace", err);
+    if (status != ENG_OK) {
+        free(workspace);
+        return status;
+    }
+    carve(workspace, &workspace->arena, max_tokens, max_sequences);
+    *out = workspace;
+    return ENG_OK;
 }
 
 void eng_workspace_free(eng_workspace *workspace)
 {
-    (void)workspace;
+    if (workspace != NULL) {
+        arena_fini(&workspace->arena);
+        free(workspace);
+    }
 }
 
 size_t eng_workspace_bytes(const eng_workspace *workspace)
 {
-    (void)workspace;
-    return 0;
+    return sizeof *workspace + workspace->arena.size;
 }
 
 eng_status eng_forward(eng_compute *compute, eng_workspace *workspace, eng_class who,
                        const eng_model *model, const eng_sequence *sequences, size_t n,
                        float *start, float *end, eng_error *err)
 {
-    (void)compute;
-    (void)workspace;
-    (void)who;
-    (void)model;
-    (void)sequences;
-    (void)n;
-    (void)start;
-    (void)end;
-    return NOT_YET(err);
+    if (workspace->model != model) {
+        return fail(err, ENG_EMISMATCH, "workspace", "it was made for another model");
+    }
+    struct batch *batch = &workspace->batch;
+    eng_status status = batch_set(batch, model, sequences, n, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    const struct encoder_params *params = &model->params;
+    float *h = workspace->values.x;
+    compute_turn_take(compute, who);
+    pass_embed(compute, params, batch, h, NULL, NULL);
+    for (size_t l = 0; l < params->layers; l++) {
+        if (l > 0 && who == ENG_TRAINING) {
+            compute_turn_give(compute);
+            compute_turn_take(compute, who);
+        }
+        pass_inject(compute, params, batch, l, h);
+        pass_layer(compute, params, &params->layer[l], batch, &workspace->values);
+    }
+    pass_head(compute, params, batch, h, start, end);
+    compute_turn_give(compute);
+    return ENG_OK;
 }

@@ -1,0 +1,76 @@
+/* encoder_pass.h (private to encoder*.c): a packed batch, where a layer's values lie, and the steps
+ * that inference (encoder.c) and training (encoder_tape.c, encoder_backward.c) share.
+ *
+ * One thread at a time per batch; every step that computes expects the caller to hold the turn.
+ */
+#ifndef ENGINE_ENCODER_PASS_H
+#define ENGINE_ENCODER_PASS_H
+
+#include "engine/arena.h"
+#include "engine/encoder.h"
+#include "engine/gemm.h"
+
+/* Sequences end to end. Copies what a pass needs, so that nothing borrowed outlives the call that
+ * set it but the banks, mixes and prompts of `sequences`. */
+struct batch {
+    size_t max_tokens, max_sequences;
+    size_t n, tokens;
+    size_t *offsets; /* (n+1) first row of each sequence */
+    eng_sequence *sequences;
+    int32_t *ids, *positions, *types; /* (T) */
+};
+
+/* Row strides in floats. */
+struct strides {
+    size_t hidden, qkv, ffn;
+};
+
+/* One layer's values, row-major. Those marked * may be NULL when nothing is kept. */
+struct layer_values {
+    float *x;              /* (T,H) input, the prompt added */
+    float *qkv;            /* (T,3H) queries, keys, values side by side */
+    float *context;        /* (T,H) attention's output */
+    float *sum;            /* (T,H) output of o, then of down: scratch */
+    float *middle;         /* (T,H) after attention_norm */
+    float *up;             /* (T,F) before GELU */
+    float *gelu;           /* (T,F) after; may be `up` */
+    float *y;              /* (T,H) output; may be x */
+    float *attention_xhat; /* (T,H) * */
+    float *attention_rstd; /* (T)   * */
+    float *output_xhat;    /* (T,H) * */
+    float *output_rstd;    /* (T)   * */
+};
+
+void batch_carve(struct batch *batch, struct arena *arena, size_t max_tokens, size_t max_sequences);
+/* Checks every id, length, bank and place of a batch, and fills it in. Errors name the sequence. */
+ENG_MUST_CHECK eng_status batch_set(struct batch *batch, const eng_model *model,
+                                    const eng_sequence *sequences, size_t n, eng_error *err);
+
+struct strides strides_of(const struct encoder_params *params);
+
+/* h = LayerNorm(word[id] + position[t] + type[c])       xhat, rstd: kept, or NULL */
+void pass_embed(eng_compute *compute, const struct encoder_params *params,
+                const struct batch *batch, float *h, float *xhat, float *rstd);
+/* Before layer l < Lp of each sequence's bank:  h[1..P] += p[l] */
+void pass_inject(eng_compute *compute, const struct encoder_params *params,
+                 const struct batch *batch, size_t l, float *h);
+void pass_layer(eng_compute *compute, const struct encoder_params *params,
+                const struct layer_params *layer, const struct batch *batch,
+                const struct layer_values *v);
+/* start[t] = h[t]·head[0] + b[0], end likewise, with each sequence's own head. */
+void pass_head(eng_compute *compute, const struct encoder_params *params, const struct batch *batch,
+               const float *h, float *start, float *end);
+
+/* Row loops: tasks of ROWS_PER_TASK rows. */
+#define ROWS_PER_TASK ((size_t)16)
+static inline size_t row_tasks(size_t rows)
+{
+    return (rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK;
+}
+static inline size_t task_end(size_t task, size_t rows)
+{
+    size_t end = (task + 1) * ROWS_PER_TASK;
+    return end < rows ? end : rows;
+}
+
+#endif

@@ -1,0 +1,174 @@
+/* ops.c: the portable form of every operation, and the choice between it and the vector form.
+ * Mathematics and contracts are in ops.h. */
+#include "engine/ops.h"
+
+#include <math.h>
+
+#define INV_SQRT2   0.70710678118654752f
+#define INV_SQRT2PI 0.39894228040143268f
+
+void ops_gelu_rows(bool vector, const float *x, float *y, size_t rows, size_t columns,
+                   size_t stride)
+{
+    for (size_t r = 0; r < rows; r++, x += stride, y += stride) {
+        if (vector) {
+            ops_gelu_avx2(x, y, columns);
+            continue;
+        }
+        for (size_t i = 0; i < columns; i++) {
+            y[i] = 0.5f * x[i] * (1 + erff(x[i] * INV_SQRT2));
+        }
+    }
+}
+
+void ops_gelu_backward_rows(bool vector, const float *x, float *d, size_t rows, size_t columns,
+                            size_t stride)
+{
+    for (size_t r = 0; r < rows; r++, x += stride, d += stride) {
+        if (vector) {
+            ops_gelu_backward_avx2(x, d, columns);
+            continue;
+        }
+        for (size_t i = 0; i < columns; i++) {
+            float density = INV_SQRT2PI * expf(-0.5f * x[i] * x[i]);
+            d[i] *= 0.5f * (1 + erff(x[i] * INV_SQRT2)) + x[i] * density;
+        }
+    }
+}
+
+void ops_layernorm_row(bool vector, const float *x, const float *r, const struct layernorm *norm,
+                       float epsilon, size_t H, float *y, float *xhat, float *rstd)
+{
+    if (vector) {
+        ops_layernorm_avx2(x, r, norm, epsilon, H, y, xhat, rstd);
+        return;
+    }
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < H; i++) {
+        y[i] = r != NULL ? x[i] + r[i] : x[i];
+        sum += y[i];
+    }
+    double mean = sum / (double)H;
+    for (size_t i = 0; i < H; i++) {
+        squares += (y[i] - mean) * (y[i] - mean);
+    }
+    double scale = 1 / sqrt(squares / (double)H + epsilon);
+    for (size_t i = 0; i < H; i++) {
+        float hat = (float)((y[i] - mean) * scale);
+        y[i] = hat * norm->w[i] + norm->b[i];
+        if (xhat != NULL) {
+            xhat[i] = hat;
+        }
+    }
+    if (rstd != NULL) {
+        *rstd = (float)scale;
+    }
+}
+
+void ops_layernorm_backward_row(bool vector, const float *dy, const float *xhat, float rstd,
+                                const struct layernorm *norm, size_t H, float *dx)
+{
+    if (vector) {
+        ops_layernorm_backward_avx2(dy, xhat, rstd, norm->w, H, dx);
+        return;
+    }
+    double sum = 0, along = 0;
+    for (size_t i = 0; i < H; i++) {
+        double g = (double)dy[i] * norm->w[i];
+        sum += g;
+        along += g * xhat[i];
+    }
+    sum /= (double)H;
+    along /= (double)H;
+    for (size_t i = 0; i < H; i++) {
+        dx[i] = (float)(rstd * ((double)dy[i] * norm->w[i] - sum - xhat[i] * along));
+    }
+}
+
+void ops_column_sums(const float *dy, size_t dy_stride, const float *xhat, size_t xhat_stride,
+                     size_t rows, size_t from, size_t to, float *dw, float *db)
+{
+    for (size_t r = 0; r < rows; r++) {
+        const float *d = dy + r * dy_stride;
+        for (size_t i = from; i < to; i++) {
+            db[i] += d[i];
+        }
+        for (size_t i = from; xhat != NULL && i < to; i++) {
+            dw[i] += d[i] * xhat[r * xhat_stride + i];
+        }
+    }
+}
+
+void ops_softmax_row(bool vector, float *x, size_t n, float scale)
+{
+    if (vector) {
+        ops_softmax_avx2(x, n, scale);
+        return;
+    }
+    float max = x[0];
+    double sum = 0;
+    for (size_t i = 1; i < n; i++) {
+        max = x[i] > max ? x[i] : max;
+    }
+    for (size_t i = 0; i < n; i++) {
+        x[i] = expf(scale * (x[i] - max));
+        sum += x[i];
+    }
+    float inverse = (float)(1 / sum);
+    for (size_t i = 0; i < n; i++) {
+        x[i] *= inverse;
+    }
+}
+
+void ops_softmax_backward_row(bool vector, const float *p, float *d, size_t n, float scale)
+{
+    if (vector) {
+        ops_softmax_backward_avx2(p, d, n, scale);
+        return;
+    }
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)p[i] * d[i];
+    }
+    for (size_t i = 0; i < n; i++) {
+        d[i] = scale * p[i] * (d[i] - (float)sum);
+    }
+}
+
+void ops_add_scaled(bool vector, const float *x, float scale, float *y, size_t n)
+{
+    if (vector) {
+        ops_add_scaled_avx2(x, scale, y, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        y[i] += scale * x[i];
+    }
+}
+
+float ops_dot(bool vector, const float *x, const float *y, size_t n)
+{
+    if (vector) {
+        return ops_dot_avx2(x, y, n);
+    }
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)x[i] * y[i];
+    }
+    return (float)sum;
+}
+
+double ops_cross_entropy(const float *x, size_t n, size_t target, double weight, float *dx)
+{
+    double max = x[0], sum = 0;
+    for (size_t i = 1; i < n; i++) {
+        max = x[i] > max ? x[i] : max;
+    }
+    for (size_t i = 0; i < n; i++) {
+        sum += exp(x[i] - max);
+    }
+    for (size_t i = 0; dx != NULL && i < n; i++) {
+        dx[i] = (float)(weight * (exp(x[i] - max) / sum - (i == target ? 1 : 0)));
+    }
+    return log(sum) + max - x[target];
+}
