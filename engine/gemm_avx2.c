@@ -106,6 +106,9 @@ AVX2 static void multiply_add_only(float *out)
     __m256 x = _mm256_setzero_ps();
     __m256 sum0 = x, sum1 = x, sum2 = x, sum3 = x, sum4 = x, sum5 = x;
     __m256 sum6 = x, sum7 = x, sum8 = x, sum9 = x, sum10 = x, sum11 = x;
+    /* hides from the compiler that all sums are equal, and that x is 0 */
+    __asm__ volatile("" : "+x"(sum0), "+x"(sum1), "+x"(sum2), "+x"(sum3), "+x"(sum4), "+x"(sum5));
+    __asm__ volatile("" : "+x"(sum6), "+x"(sum7), "+x"(sum8), "+x"(sum9), "+x"(sum10), "+x"(sum11));
     for (size_t p = 0; p < 64; p++) {
         PEAK_STEP(0);
         PEAK_STEP(1);
@@ -119,7 +122,7 @@ AVX2 static void multiply_add_only(float *out)
         PEAK_STEP(9);
         PEAK_STEP(10);
         PEAK_STEP(11);
-        __asm__ volatile("" : "+x"(x)); /* hides that x is 0 */
+        __asm__ volatile("" : "+x"(x));
     }
     __m256 sum = sum0 + sum1 + sum2 + sum3 + sum4 + sum5;
     _mm256_storeu_ps(out, sum + sum6 + sum7 + sum8 + sum9 + sum10 + sum11);

@@ -12,6 +12,7 @@ int cmd_version(int argc, char **argv)
 }
 
 const struct command commands[] = {
+    {"bench", "measure matrix products, forward passes and training steps", cmd_bench},
     {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
     {"version", "print the version", cmd_version},
 };

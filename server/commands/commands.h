@@ -25,6 +25,7 @@ struct command {
 extern const struct command commands[];
 extern const size_t commands_count;
 
+int cmd_bench(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 

@@ -1,0 +1,274 @@
+/* bench.c: how fast this machine multiplies, and how fast the engine is beside that.
+ *
+ * Rates are best-of: on a shared machine the best run is the one least disturbed, and a floor is
+ * compared with a floor. Matrices are the size of real weights, so they come from the caches and
+ * memory that a forward pass would find them in.
+ */
+#include "engine/bank.h"
+#include "engine/encoder.h"
+#include "engine/gemm.h"
+#include "engine/pool.h"
+#include "engine/rng.h"
+#include "engine/status.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* ---- the ceiling ---- */
+
+struct peak_job {
+    double seconds;
+    double rates[POOL_MAX_THREADS];
+};
+
+static void peak_task(void *arg, size_t index, size_t thread, void *scratch)
+{
+    (void)thread;
+    (void)scratch;
+    struct peak_job *job = arg;
+    job->rates[index] = gemm_peak(job->seconds);
+}
+
+static double bench_peak(eng_compute *compute, double seconds)
+{
+    struct peak_job job = {.seconds = seconds};
+    size_t threads = compute_threads(compute);
+    compute_turn_take(compute, ENG_SERVING);
+    pool_run(compute, threads, 1e12, peak_task, &job);
+    compute_turn_give(compute);
+    double sum = 0;
+    for (size_t i = 0; i < threads; i++) {
+        sum += job.rates[i];
+    }
+    return sum;
+}
+
+/* ---- matrix products ---- */
+
+struct operands {
+    float *a, *w, *c;
+    struct gemm_packed *packed;
+};
+
+static void operands_fini(struct operands *o)
+{
+    free(o->a);
+    free(o->w);
+    free(o->c);
+    gemm_packed_free(o->packed);
+}
+
+static float *noise(size_t rows, size_t stride, struct rng *rng)
+{
+    size_t count = 0, bytes = 0;
+    if (!size_mul(rows, stride, &count) || !size_mul(count, sizeof(float), &bytes)) {
+        return NULL;
+    }
+    float *values = malloc(bytes);
+    for (size_t i = 0; values != NULL && i < count; i++) {
+        values[i] = (float)(rng_uniform(rng) - 0.5);
+    }
+    return values;
+}
+
+static eng_status operands_init(struct operands *o, size_t m, size_t n, size_t k, bool vector,
+                                eng_error *err)
+{
+    struct rng rng;
+    rng_seed(&rng, 1);
+    *o = (struct operands){.a = noise(m, gemm_stride(k), &rng),
+                           .w = noise(n, k, &rng),
+                           .c = noise(m, gemm_stride(n), &rng)};
+    if (o->a == NULL || o->w == NULL || o->c == NULL) {
+        operands_fini(o);
+        return fail_nomem(err, "gemm");
+    }
+    eng_status status = vector ? gemm_pack(o->w, n, k, &o->packed, err) : ENG_OK;
+    if (status != ENG_OK) {
+        operands_fini(o);
+    }
+    return status;
+}
+
+static eng_status bench_product(eng_compute *compute, size_t m, size_t n, size_t k, double seconds,
+                                double *gflops, eng_error *err)
+{
+    struct operands o;
+    eng_status status = operands_init(&o, m, n, k, compute_vector(compute), err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    struct gemm_product product = {.m = m,
+                                   .n = n,
+                                   .k = k,
+                                   .a = o.a,
+                                   .lda = gemm_stride(k),
+                                   .b = o.w,
+                                   .ldb = k,
+                                   .b_transposed = true,
+                                   .packed = o.packed,
+                                   .c = o.c,
+                                   .ldc = gemm_stride(n)};
+    double work = 2.0 * (double)m * (double)n * (double)k, end = now() + seconds;
+    /* several products between two looks at the clock when one is short */
+    size_t repeats = 1 + (size_t)(2e8 / work);
+    compute_turn_take(compute, ENG_SERVING);
+    gemm_run(compute, &product, 1);
+    do {
+        double start = now();
+        for (size_t i = 0; i < repeats; i++) {
+            gemm_run(compute, &product, 1);
+        }
+        double rate = work * (double)repeats / (now() - start) * 1e-9;
+        *gflops = rate > *gflops ? rate : *gflops;
+    } while (now() < end);
+    compute_turn_give(compute);
+    operands_fini(&o);
+    return ENG_OK;
+}
+
+eng_status eng_bench_gemm(eng_compute *compute, const char *kernel, size_t m, size_t n, size_t k,
+                          double seconds, double *gflops, eng_error *err)
+{
+    *gflops = 0;
+    if (kernel != NULL && strcmp(kernel, "peak") == 0) {
+        *gflops = bench_peak(compute, seconds);
+        return ENG_OK;
+    }
+    if (m == 0 || n == 0 || k == 0) {
+        return fail(err, ENG_EINVAL, "shape", "m, n and k must be at least 1");
+    }
+    if (kernel == NULL || strcmp(kernel, eng_compute_get_info(compute)->kernel) == 0) {
+        return bench_product(compute, m, n, k, seconds, gflops, err);
+    }
+    eng_compute *other = NULL;
+    eng_status status = eng_compute_start(compute_threads(compute), kernel, &other, err);
+    if (status == ENG_OK) {
+        status = bench_product(other, m, n, k, seconds, gflops, err);
+        eng_compute_stop(other);
+    }
+    return status;
+}
+
+/* A linear map of I inputs and O outputs costs 2·T·I·O; attention 2·2·len²·H a sequence. */
+double eng_forward_flops(const eng_model *model, const size_t *lens, size_t n)
+{
+    double H = (double)model->params.hidden, F = (double)model->params.ffn, flops = 0;
+    for (size_t s = 0; s < n; s++) {
+        double len = (double)lens[s];
+        double layer = 2 * len * (4 * H * H + 2 * H * F) + 4 * len * len * H;
+        flops += (double)model->params.layers * layer + 4 * len * H;
+    }
+    return flops;
+}
+
+/* ---- a training step ---- */
+
+struct train_bench {
+    struct encoder_tape *tape;
+    int32_t *ids;
+    eng_sequence *sequences;
+    size_t *targets;
+    float *route, *mix, *logits, *dprompt, *dmerged;
+};
+
+static void train_fini(struct train_bench *t)
+{
+    encoder_tape_free(t->tape);
+    free(t->ids);
+    free(t->sequences);
+    free(t->targets);
+    free(t->route);
+    free(t->mix);
+    free(t->logits);
+    free(t->dprompt);
+    free(t->dmerged);
+}
+
+static eng_status train_init(struct train_bench *t, const eng_model *model, const eng_bank *bank,
+                             size_t tokens, size_t batch, eng_error *err)
+{
+    const eng_bank_info *info = &bank->info;
+    size_t total = 0, prompt = info->layers * info->prompt_tokens * model->params.hidden;
+    *t = (struct train_bench){0};
+    if (!size_mul(tokens, batch, &total)) {
+        return fail(err, ENG_ELIMIT, "tokens", "%zu x %zu tokens overflow", tokens, batch);
+    }
+    eng_status status = encoder_tape_new(model, total, batch, WANT_PROMPT, &t->tape, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    t->ids = calloc(tokens, sizeof *t->ids);
+    t->sequences = calloc(batch, sizeof *t->sequences);
+    t->targets = calloc(batch, sizeof *t->targets);
+    t->route = calloc(info->route_len, sizeof *t->route);
+    t->mix = calloc(info->layers * info->modules, sizeof *t->mix);
+    t->logits = calloc(total, 4 * sizeof *t->logits);
+    t->dprompt = calloc(batch, prompt * sizeof *t->dprompt);
+    t->dmerged = calloc(prompt, sizeof *t->dmerged);
+    if (t->ids == NULL || t->sequences == NULL || t->targets == NULL || t->route == NULL ||
+        t->mix == NULL || t->logits == NULL || t->dprompt == NULL || t->dmerged == NULL) {
+        train_fini(t);
+        return fail_nomem(err, "train");
+    }
+    for (size_t s = 0; s < batch; s++) {
+        t->sequences[s] = (eng_sequence){.ids = t->ids, .len = tokens, .bank = bank, .mix = t->mix};
+    }
+    for (size_t i = 0; i < tokens; i++) {
+        t->ids[i] = (int32_t)(i * 37 % model->params.vocab);
+    }
+    return ENG_OK;
+}
+
+static eng_status train_step(struct train_bench *t, eng_compute *compute, const eng_bank *bank,
+                             size_t tokens, size_t batch, eng_error *err)
+{
+    size_t total = tokens * batch;
+    size_t prompt = bank->info.layers * bank->info.prompt_tokens * bank->model->params.hidden;
+    float *start = t->logits, *end = start + total, *dstart = end + total, *dend = dstart + total;
+    bank_mix(bank, t->route, NULL, t->mix, NULL);
+    eng_status status =
+        encoder_forward_keep(compute, t->tape, ENG_TRAINING, t->sequences, batch, start, end, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    (void)encoder_mrc_loss(t->sequences, batch, start, end, t->targets, t->targets, dstart, dend);
+    status = encoder_backward(compute, t->tape, ENG_TRAINING, dstart, dend, t->dprompt, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    memset(t->dmerged, 0, prompt * sizeof *t->dmerged);
+    for (size_t i = 0; i < batch * prompt; i++) {
+        t->dmerged[i % prompt] += t->dprompt[i];
+    }
+    bank_route_gradient(bank, t->route, t->dmerged, t->mix); /* into spent memory: only timed */
+    return ENG_OK;
+}
+
+eng_status eng_bench_train_step(eng_compute *compute, const eng_model *model, const eng_bank *bank,
+                                size_t tokens, size_t batch, double *seconds, eng_error *err)
+{
+    struct train_bench t;
+    eng_status status = train_init(&t, model, bank, tokens, batch, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    double best = 0, deadline = now() + 10;
+    for (size_t i = 0; i < 4 && status == ENG_OK && (i < 2 || now() < deadline); i++) {
+        double start = now();
+        status = train_step(&t, compute, bank, tokens, batch, err);
+        double took = now() - start;
+        best = i == 1 || took < best ? took : best; /* the first run touches the memory */
+    }
+    *seconds = best;
+    train_fini(&t);
+    return status;
+}

@@ -1,0 +1,399 @@
+/* cmd_bench.c: `mp2 bench gemm|forward|train`.
+ *
+ * Every figure is stated beside the floor of the same run: the rate of multiply-adds in registers
+ * ("peak") and the best rate of plain matrix products of the model's own shapes ("best gemm"). Times
+ * are best-of, and the median is printed beside it: on a busy machine the two drift apart, and that
+ * is the sign to measure again.
+ */
+#include "engine/engine.h"
+#include "server/commands/commands.h"
+
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#define MAX_RUNS 1000
+
+struct bench {
+    const char *what, *shape, *kernel;
+    size_t tokens, batch, threads, layers;
+    double seconds;
+    bool json;
+    eng_compute *compute;
+    eng_model *model;
+    eng_bank *bank;
+    double peak, gemm; /* GFLOP/s */
+    json_t *report;
+};
+
+static const char help[] =
+    "usage: mp2 bench gemm|forward|train [OPTIONS]\n\n"
+    "  --shape large|base|small|DIR  model shape (random weights), or a model directory [base]\n"
+    "  --tokens T      tokens of a sequence [178]\n"
+    "  --batch B       sequences of a batch [1]\n"
+    "  --threads N     compute threads [0: one a core]\n"
+    "  --layers N      only the first N layers of a random shape [all]\n"
+    "  --kernel NAME   avx2-packed or openblas [the best]\n"
+    "  --seconds S     time for each measurement [3]\n"
+    "  --json          one JSON object on stdout\n\n"
+    "gemm: rates of matrix products of the shape's sizes, for both kernels, beside the peak.\n"
+    "forward: one pass over B sequences of T tokens. train: one step of a route.\n";
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static int engine_error(const eng_error *err)
+{
+    fprintf(stderr, "mp2: %s%s%s\n", err->field, err->field[0] != '\0' ? ": " : "", err->text);
+    return err->status == ENG_EIO || err->status == ENG_ENOTFOUND ? EXIT_NO_INPUT : EXIT_FAILED;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* One figure: a line for people, a number for programs. */
+static void figure(struct bench *b, const char *key, const char *format, double value)
+{
+    json_object_set_new(b->report, key, json_real(value));
+    if (!b->json) {
+        printf("  %-24s ", key);
+        printf(format, value);
+        putchar('\n');
+    }
+}
+
+/* ---- models ---- */
+
+static const struct {
+    const char *name;
+    eng_model_info info;
+} shapes[] = {
+    {"large",
+     {.layers = 24,
+      .hidden = 1024,
+      .heads = 16,
+      .ffn = 4096,
+      .vocab = 21128,
+      .positions = 512,
+      .types = 2}},
+    {"base",
+     {.layers = 12,
+      .hidden = 768,
+      .heads = 12,
+      .ffn = 3072,
+      .vocab = 21128,
+      .positions = 512,
+      .types = 2}},
+    {"small",
+     {.layers = 3,
+      .hidden = 128,
+      .heads = 2,
+      .ffn = 512,
+      .vocab = 4096,
+      .positions = 512,
+      .types = 2}},
+};
+
+static eng_status open_model(struct bench *b, eng_error *err)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        if (strcmp(b->shape, shapes[i].name) == 0) {
+            eng_model_info info = shapes[i].info;
+            info.layers = b->layers > 0 && b->layers < info.layers ? b->layers : info.layers;
+            return eng_model_random(&info, 1, &b->model, err);
+        }
+    }
+    return eng_model_open(b->shape, &b->model, err);
+}
+
+static eng_status open_bank(struct bench *b, eng_error *err)
+{
+    const eng_model_info *info = eng_model_get_info(b->model);
+    size_t prompt = b->tokens > 51 && info->positions > 51 ? 50 : 1;
+    return eng_bank_random(b->model, 1, 8, prompt, 300, 1, &b->bank, err);
+}
+
+/* ---- gemm ---- */
+
+/* The four matrix shapes of a layer, and the best rate over them with the compute's own kernel. */
+static int measure_gemm(struct bench *b, bool all_kernels)
+{
+    const eng_model_info *info = eng_model_get_info(b->model);
+    size_t H = info->hidden, F = info->ffn, rows = b->tokens * b->batch;
+    const size_t shape[3][2] = {{H, H}, {F, H}, {H, F}};
+    const char *kernels[] = {NULL, "openblas"};
+    eng_error err = {0};
+    json_t *list = json_array();
+    if (eng_bench_gemm(b->compute, "peak", 0, 0, 0, b->seconds / 4, &b->peak, &err) != ENG_OK) {
+        json_decref(list);
+        return engine_error(&err);
+    }
+    for (size_t k = 0; k < (all_kernels ? 2 : 1); k++) {
+        const char *name =
+            kernels[k] != NULL ? kernels[k] : eng_compute_get_info(b->compute)->kernel;
+        for (size_t i = 0; i < 3; i++) {
+            double rate = 0;
+            if (eng_bench_gemm(b->compute, kernels[k], rows, shape[i][0], shape[i][1],
+                               b->seconds / 3, &rate, &err) != ENG_OK) {
+                json_decref(list);
+                return engine_error(&err);
+            }
+            b->gemm = rate > b->gemm ? rate : b->gemm;
+            json_array_append_new(list, json_pack("{s:s,s:I,s:I,s:I,s:f}", "kernel", name, "m",
+                                                  (json_int_t)rows, "n", (json_int_t)shape[i][0],
+                                                  "k", (json_int_t)shape[i][1], "gflops", rate));
+            if (!b->json && all_kernels) {
+                printf("  %-12s %5zu x %5zu x %5zu  %7.1f GFLOP/s  %5.1f %% of peak\n", name, rows,
+                       shape[i][0], shape[i][1], rate, b->peak > 0 ? 100 * rate / b->peak : 0);
+            }
+        }
+    }
+    json_object_set_new(b->report, "gemm", list);
+    figure(b, "peak_gflops", "%.1f GFLOP/s", b->peak);
+    figure(b, "best_gemm_gflops", "%.1f GFLOP/s", b->gemm);
+    return EXIT_DONE;
+}
+
+/* ---- forward and train ---- */
+
+static void report_rates(struct bench *b, double flops, double best)
+{
+    double rate = flops / best * 1e-9;
+    figure(b, "gflops", "%.1f GFLOP/s", rate);
+    figure(b, "tokens_per_second", "%.0f", (double)(b->tokens * b->batch) / best);
+    figure(b, "percent_of_best_gemm", "%.1f %%", b->gemm > 0 ? 100 * rate / b->gemm : 0);
+    figure(b, "percent_of_peak", "%.1f %%", b->peak > 0 ? 100 * rate / b->peak : 0);
+}
+
+static double batch_flops(const struct bench *b)
+{
+    return (double)b->batch * eng_forward_flops(b->model, &b->tokens, 1);
+}
+
+struct pass {
+    eng_workspace *workspace;
+    int32_t *ids;
+    eng_sequence *sequences;
+    float *mix, *logits;
+};
+
+static void pass_fini(struct pass *p)
+{
+    eng_workspace_free(p->workspace);
+    free(p->ids);
+    free(p->sequences);
+    free(p->mix);
+    free(p->logits);
+}
+
+static eng_status pass_init(struct pass *p, const struct bench *b, eng_error *err)
+{
+    size_t total = b->tokens * b->batch, K = eng_bank_get_info(b->bank)->modules;
+    *p = (struct pass){0};
+    eng_status status = eng_workspace_new(b->model, total, b->batch, &p->workspace, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    p->ids = calloc(b->tokens, sizeof *p->ids);
+    p->sequences = calloc(b->batch, sizeof *p->sequences);
+    p->mix = calloc(eng_bank_get_info(b->bank)->layers * K, sizeof *p->mix);
+    p->logits = calloc(2 * total, sizeof *p->logits);
+    if (p->ids == NULL || p->sequences == NULL || p->mix == NULL || p->logits == NULL) {
+        pass_fini(p);
+        *err = (eng_error){.status = ENG_ENOMEM, .text = "out of memory"};
+        return ENG_ENOMEM;
+    }
+    for (size_t i = 0; i < b->tokens; i++) {
+        p->ids[i] = (int32_t)(i * 37 % eng_model_get_info(b->model)->vocab);
+    }
+    for (size_t k = 0; k < K; k++) {
+        p->mix[k] = 1 / (float)K;
+    }
+    for (size_t s = 0; s < b->batch; s++) {
+        p->sequences[s] =
+            (eng_sequence){.ids = p->ids, .len = b->tokens, .bank = b->bank, .mix = p->mix};
+    }
+    return ENG_OK;
+}
+
+/* Runs passes for b->seconds (at least three); sorts their seconds. */
+static eng_status time_passes(const struct bench *b, struct pass *p, double *seconds, size_t *n,
+                              eng_error *err)
+{
+    double end = now() + b->seconds;
+    float *start = p->logits, *stop = p->logits + b->tokens * b->batch;
+    *n = 0;
+    for (size_t i = 0; i < MAX_RUNS + 1 && (i < 4 || now() < end); i++) {
+        double from = now();
+        eng_status status = eng_forward(b->compute, p->workspace, ENG_SERVING, b->model,
+                                        p->sequences, b->batch, start, stop, err);
+        if (status != ENG_OK) {
+            return status;
+        }
+        if (i > 0) { /* the first touches the memory */
+            seconds[(*n)++] = now() - from;
+        }
+    }
+    qsort(seconds, *n, sizeof *seconds, by_size);
+    return ENG_OK;
+}
+
+static int measure_forward(struct bench *b)
+{
+    static double seconds[MAX_RUNS + 1];
+    struct pass pass;
+    eng_error err = {0};
+    size_t n = 0;
+    eng_status status = pass_init(&pass, b, &err);
+    if (status != ENG_OK) {
+        return engine_error(&err);
+    }
+    status = time_passes(b, &pass, seconds, &n, &err);
+    figure(b, "workspace_bytes", "%.0f", (double)eng_workspace_bytes(pass.workspace));
+    pass_fini(&pass);
+    if (status != ENG_OK) {
+        return engine_error(&err);
+    }
+    figure(b, "passes", "%.0f", (double)n);
+    figure(b, "best_ms", "%.3f ms", 1e3 * seconds[0]);
+    figure(b, "median_ms", "%.3f ms", 1e3 * seconds[n / 2]);
+    report_rates(b, batch_flops(b), seconds[0]);
+    return EXIT_DONE;
+}
+
+/* A step is a forward and a backward that computes no weight gradients: twice a forward's products. */
+static int measure_train(struct bench *b)
+{
+    eng_error err = {0};
+    double seconds = 0;
+    eng_status status =
+        eng_bench_train_step(b->compute, b->model, b->bank, b->tokens, b->batch, &seconds, &err);
+    if (status != ENG_OK) {
+        return engine_error(&err);
+    }
+    figure(b, "best_ms", "%.3f ms", 1e3 * seconds);
+    report_rates(b, 2 * batch_flops(b), seconds);
+    return EXIT_DONE;
+}
+
+/* ---- the command ---- */
+
+static int measure(struct bench *b)
+{
+    eng_error err = {0};
+    if (eng_compute_start(b->threads, b->kernel, &b->compute, &err) != ENG_OK ||
+        open_model(b, &err) != ENG_OK || open_bank(b, &err) != ENG_OK) {
+        return engine_error(&err);
+    }
+    const eng_compute_info *info = eng_compute_get_info(b->compute);
+    json_object_set_new(b->report, "bench", json_string(b->what));
+    json_object_set_new(b->report, "kernel", json_string(info->kernel));
+    json_object_set_new(b->report, "blas", json_string(info->blas));
+    if (!b->json) {
+        printf("mp2 bench %s: %s, %zu x %zu tokens, %s, %s\n", b->what, b->shape, b->batch,
+               b->tokens, info->kernel, info->blas);
+    }
+    figure(b, "threads", "%.0f", (double)info->threads);
+    bool gemm_only = strcmp(b->what, "gemm") == 0;
+    int code = measure_gemm(b, gemm_only);
+    if (code == EXIT_DONE && strcmp(b->what, "forward") == 0) {
+        code = measure_forward(b);
+    } else if (code == EXIT_DONE && strcmp(b->what, "train") == 0) {
+        code = measure_train(b);
+    }
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) == 0) {
+        figure(b, "peak_memory_mib", "%.0f MiB", (double)usage.ru_maxrss / 1024);
+    }
+    return code;
+}
+
+enum {
+    OPT_SHAPE = 256,
+    OPT_TOKENS,
+    OPT_BATCH,
+    OPT_THREADS,
+    OPT_LAYERS,
+    OPT_KERNEL,
+    OPT_SECONDS,
+    OPT_JSON
+};
+
+static const struct option options[] = {{"shape", required_argument, NULL, OPT_SHAPE},
+                                        {"tokens", required_argument, NULL, OPT_TOKENS},
+                                        {"batch", required_argument, NULL, OPT_BATCH},
+                                        {"threads", required_argument, NULL, OPT_THREADS},
+                                        {"layers", required_argument, NULL, OPT_LAYERS},
+                                        {"kernel", required_argument, NULL, OPT_KERNEL},
+                                        {"seconds", required_argument, NULL, OPT_SECONDS},
+                                        {"json", no_argument, NULL, OPT_JSON},
+                                        {"help", no_argument, NULL, 'h'},
+                                        {0}};
+
+static bool parse_option(struct bench *b, int option)
+{
+    switch (option) {
+    case OPT_SHAPE:
+        b->shape = optarg;
+        return true;
+    case OPT_TOKENS:
+        return arg_size("--tokens", optarg, 1, 32768, &b->tokens);
+    case OPT_BATCH:
+        return arg_size("--batch", optarg, 1, 4096, &b->batch);
+    case OPT_THREADS:
+        return arg_size("--threads", optarg, 0, 64, &b->threads);
+    case OPT_LAYERS:
+        return arg_size("--layers", optarg, 0, 64, &b->layers);
+    case OPT_KERNEL:
+        b->kernel = optarg;
+        return true;
+    case OPT_SECONDS:
+        return arg_double("--seconds", optarg, 0.01, 600, &b->seconds);
+    default:
+        b->json = true;
+        return true;
+    }
+}
+
+int cmd_bench(int argc, char **argv)
+{
+    struct bench b = {.shape = "base", .tokens = 178, .batch = 1, .seconds = 3};
+    int option = 0;
+    while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(help, stdout);
+            return EXIT_DONE;
+        }
+        if (option == '?' || !parse_option(&b, option)) {
+            return EXIT_USAGE;
+        }
+    }
+    if (optind + 1 != argc ||
+        (strcmp(argv[optind], "gemm") != 0 && strcmp(argv[optind], "forward") != 0 &&
+         strcmp(argv[optind], "train") != 0)) {
+        return usage_error("bench wants one of gemm, forward, train");
+    }
+    b.what = argv[optind];
+    b.report = json_object();
+    int code = measure(&b);
+    if (b.json && code == EXIT_DONE) {
+        json_dumpf(b.report, stdout, JSON_REAL_PRECISION(9) | JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(b.report);
+    eng_bank_free(b.bank);
+    eng_model_free(b.model);
+    eng_compute_stop(b.compute);
+    return code;
+}
