@@ -44,6 +44,16 @@ static void trim_partial_utf8(char *text, size_t size)
     }
 }
 
+/* Texts quote names from files and requests; what would steer a terminal or break a log line is '?'. */
+static void scrub(char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7F) {
+            *text = '?';
+        }
+    }
+}
+
 eng_status fail(eng_error *err, eng_status status, const char *field, const char *format, ...)
 {
     if (err == NULL) {
@@ -57,6 +67,8 @@ eng_status fail(eng_error *err, eng_status status, const char *field, const char
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
     trim_partial_utf8(err->text, sizeof err->text);
+    scrub(err->field);
+    scrub(err->text);
     return status;
 }
 

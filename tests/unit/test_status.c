@@ -20,6 +20,14 @@ static void long_text_is_cut_at_a_character(void)
     CHECK(strlen(err.text) % 3 == 0 && strlen(err.text) < sizeof err.text);
 }
 
+static void control_characters_do_not_get_out(void)
+{
+    eng_error err;
+    CHECK(fail(&err, ENG_EFORMAT, "a\nb", "x\x1b[31m 字") == ENG_EFORMAT);
+    CHECK_STR(err.field, "a?b");
+    CHECK_STR(err.text, "x?[31m 字");
+}
+
 static void sizes_do_not_wrap(void)
 {
     size_t out = 1;
@@ -33,6 +41,7 @@ int main(void)
     TESTS_BEGIN;
     RUN(names);
     RUN(long_text_is_cut_at_a_character);
+    RUN(control_characters_do_not_get_out);
     RUN(sizes_do_not_wrap);
     TESTS_END;
 }
