@@ -1,107 +1,5 @@
-/* test_mrc.c: tasks as sequences, truncation, targets and decoding, on a hand-made vocabulary whose
- * every character of the tests is one token. */
-#include "engine/model.h"
-#include "engine/mrc.h"
-#include "engine/task.h"
-#include "engine/utf8.h"
-#include "tests/unit/test.h"
-
-#define POSITIONS 64
-#define PROMPT    4
-
-static eng_model model;
-static eng_bank bank;
-static eng_error err;
-
-static eng_text text_of(const char *string)
-{
-    return (eng_text){string, strlen(string)};
-}
-
-/* [PAD] [UNK] [CLS] [SEP], 20 placeholders, ASCII, then the ideographs U+4E00 … and what templates
- * need. */
-static void build_vocab(char *vocab, size_t size)
-{
-    static const char *const words[] = {"，", "：", "？", "（", "）", "“", "”"};
-    static const char characters[] = "主题识别的是选项意思判与关系阅读择文档问抽取式答本可能没有案";
-    size_t n = (size_t)snprintf(vocab, size, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n");
-    for (int i = 0; i < 20; i++) {
-        n += (size_t)snprintf(vocab + n, size - n, "[unused%d]\n", i);
-    }
-    for (int c = '!'; c <= '~'; c++) {
-        if (!(c >= 'A' && c <= 'Z')) {
-            n += (size_t)snprintf(vocab + n, size - n, "%c\n", c);
-        }
-    }
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        n += (size_t)snprintf(vocab + n, size - n, "%s\n", words[i]);
-    }
-    for (const char *at = characters; *at != '\0'; at += 3) {
-        if (at == characters || memmem(characters, (size_t)(at - characters), at, 3) == NULL) {
-            n += (size_t)snprintf(vocab + n, size - n, "%.3s\n", at);
-        }
-    }
-    snprintf(vocab + n, size - n, "甲\n乙\n丙\n丁\n好\n坏\n天\n地\nab\n##c\n");
-}
-
-static bool set_up(void)
-{
-    static char vocab[1 << 14];
-    build_vocab(vocab, sizeof vocab);
-    struct tokenizer_options options = tokenizer_defaults();
-    model.params.positions = POSITIONS;
-    bank.model = &model;
-    bank.info.prompt_tokens = PROMPT;
-    bank.info.prompt_token_offset = 5;
-    strcpy(bank.option_separator, "，");
-    if (tokenizer_from_vocab(text_of(vocab), &options, &model.tokenizer, &err) != ENG_OK) {
-        fprintf(stderr, "%s: %s\n", err.field, err.text);
-        return false;
-    }
-    return true;
-}
-
-/* The ids as token strings with a space between; the placeholders as P. */
-static const char *spell(const eng_encoded *encoded)
-{
-    static char out[8192];
-    size_t len, n = 0;
-    const int32_t *ids = eng_encoded_ids(encoded, &len);
-    for (size_t i = 0; i < len; i++) {
-        bool placeholder = i >= 1 && i <= PROMPT && ids[i] == 5 + (int32_t)i - 1;
-        n += (size_t)snprintf(out + n, sizeof out - n, "%s%s", i > 0 ? " " : "",
-                              placeholder ? "P" : tokenizer_string(model.tokenizer, ids[i]));
-    }
-    return out;
-}
-
-static eng_task *new_task(eng_task_type type, const char *template, const char *const *labels,
-                          size_t n_labels)
-{
-    eng_text texts[ENG_MAX_LABELS + 1];
-    for (size_t i = 0; i < n_labels; i++) {
-        texts[i] = text_of(labels[i]);
-    }
-    eng_task_spec spec = {type, text_of(template), texts, n_labels, false};
-    eng_task *task = NULL;
-    return eng_task_new(&model, &bank, &spec, &task, &err) == ENG_OK ? task : NULL;
-}
-
-static eng_status encode(const eng_task *task, const char *const (*fields)[2], size_t n,
-                         const char *const *options, size_t n_options, size_t limit,
-                         eng_encoded **out)
-{
-    eng_field list[8];
-    eng_text texts[ENG_MAX_LABELS + 1];
-    for (size_t i = 0; i < n; i++) {
-        list[i] = (eng_field){text_of(fields[i][0]), text_of(fields[i][1])};
-    }
-    for (size_t i = 0; i < n_options; i++) {
-        texts[i] = text_of(options[i]);
-    }
-    eng_input input = {list, n, texts, n_options};
-    return eng_encode(task, &input, limit, out, &err);
-}
+/* test_mrc.c: tasks as sequences, truncation, option decoding. */
+#include "tests/unit/mrc_fixture.h"
 
 static const char *const good_bad[] = {"好", "坏"};
 
@@ -190,6 +88,265 @@ static void option_probabilities(void)
     eng_task_free(task);
 }
 
+/* ---- truncation ----------------------------------------------------------------------------------- */
+
+/* n times 天. */
+static const char *sky(size_t n)
+{
+    static char out[300100];
+    for (size_t i = 0; i < n; i++) {
+        memcpy(out + 3 * i, "天", 3);
+    }
+    out[3 * n] = '\0';
+    return out;
+}
+
+static size_t count_token(const eng_encoded *encoded, const char *token)
+{
+    size_t len, n = 0;
+    const int32_t *ids = eng_encoded_ids(encoded, &len);
+    for (size_t i = 0; i < len; i++) {
+        n += ids[i] == tokenizer_id(model.tokenizer, token);
+    }
+    return n;
+}
+
+static void long_text_is_cut_and_counted(void)
+{
+    eng_task *task = new_task(ENG_CLASSIFICATION, "\"{text}\"？", good_bad, 2);
+    REQUIRE(task != NULL);
+    size_t len, room = POSITIONS - (1 + PROMPT + 3 + 4);
+    static const size_t lengths[] = {1, 51, 52, 53, 54, 1000, 100000};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        const char *const fields[][2] = {{"text", sky(lengths[i])}};
+        size_t kept = lengths[i] < room ? lengths[i] : room;
+        eng_encoded *encoded;
+        REQUIRE(encode(task, fields, 1, NULL, 0, 0, &encoded) == ENG_OK);
+        (void)eng_encoded_ids(encoded, &len);
+        CHECK_INT(len, POSITIONS - room + kept);
+        CHECK_INT(count_token(encoded, "天"), kept);
+        CHECK_INT(eng_encoded_truncated(encoded), lengths[i] - kept);
+        CHECK_INT(count_token(encoded, "坏"), 1);
+        eng_encoded_free(encoded);
+    }
+    eng_task_free(task);
+}
+
+static void short_fields_survive_whole(void)
+{
+    eng_task *task = new_task(ENG_PAIR, "{text_a}与{text_b}？", good_bad, 2);
+    REQUIRE(task != NULL);
+    size_t room = POSITIONS - (1 + PROMPT + 2 + 4);
+    const char *const one_long[][2] = {{"text_a", sky(500)}, {"text_b", "地地地"}};
+    eng_encoded *encoded;
+    REQUIRE(encode(task, one_long, 2, NULL, 0, 0, &encoded) == ENG_OK);
+    CHECK_INT(count_token(encoded, "地"), 3);
+    CHECK_INT(count_token(encoded, "天"), room - 3);
+    CHECK_INT(eng_encoded_truncated(encoded), 500 - (room - 3));
+    eng_encoded_free(encoded);
+    char earth[3 * 40 + 1] = "";
+    for (size_t i = 0; i < 40; i++) {
+        memcpy(earth + 3 * i, "地", 4);
+    }
+    const char *const both_long[][2] = {{"text_a", earth}, {"text_b", sky(500)}};
+    REQUIRE(encode(task, both_long, 2, NULL, 0, 0, &encoded) == ENG_OK);
+    CHECK_INT(count_token(encoded, "地"), (room + 1) / 2);
+    CHECK_INT(count_token(encoded, "天"), room / 2);
+    eng_encoded_free(encoded);
+    eng_task_free(task);
+}
+
+static void a_field_used_twice(void)
+{
+    eng_task *task = new_task(ENG_CLASSIFICATION, "{text}与{text}？", good_bad, 2);
+    REQUIRE(task != NULL);
+    const char *const fields[][2] = {{"text", sky(90)}};
+    eng_encoded *encoded;
+    size_t len;
+    REQUIRE(encode(task, fields, 1, NULL, 0, 0, &encoded) == ENG_OK);
+    (void)eng_encoded_ids(encoded, &len);
+    CHECK_INT(count_token(encoded, "天"), 52); /* 53 are free */
+    CHECK_INT(len, POSITIONS - 1);
+    CHECK_INT(eng_encoded_truncated(encoded), 90 - 26);
+    eng_encoded_free(encoded);
+    eng_task_free(task);
+}
+
+static void text_limit(void)
+{
+    eng_task *task = new_task(ENG_PAIR, "{text_a}与{text_b}？", good_bad, 2);
+    REQUIRE(task != NULL);
+    static const char *const fields[][2] = {{"text_a", "天  天ab 天"}, {"text_b", "地地"}};
+    eng_encoded *encoded;
+    REQUIRE(encode(task, fields, 2, NULL, 0, 5, &encoded) == ENG_OK);
+    CHECK_STR(spell(encoded), "[CLS] P P P P 天 天 a 与 地 地 ？ 好 ， 坏 ，");
+    CHECK_INT(eng_encoded_truncated(encoded), 3);
+    eng_encoded_free(encoded);
+    REQUIRE(encode(task, fields, 2, NULL, 0, 8, &encoded) == ENG_OK);
+    CHECK_INT(eng_encoded_truncated(encoded), 0);
+    eng_encoded_free(encoded);
+    eng_task_free(task);
+}
+
+static void broken_text_names_its_field(void)
+{
+    eng_task *task = new_task(ENG_PAIR, "{text_a}与{text_b}？", good_bad, 2);
+    REQUIRE(task != NULL);
+    static const char *const fields[][2] = {{"text_a", "天"}, {"text_b", "天\xFF"}};
+    eng_encoded *encoded;
+    CHECK(encode(task, fields, 2, NULL, 0, 0, &encoded) == ENG_EFORMAT);
+    CHECK_STR(err.field, "text_b");
+    CHECK(encoded == NULL);
+    CHECK(encode(task, fields, 2, NULL, 0, 1, &encoded) == ENG_EFORMAT); /* behind the limit, too */
+    eng_task_free(task);
+}
+
+static void only_spaces_is_empty(void)
+{
+    eng_task *task = new_task(ENG_CLASSIFICATION, "{text}？", good_bad, 2);
+    REQUIRE(task != NULL);
+    static const char *const fields[][2] = {{"text", " \n\t　"}};
+    eng_encoded *encoded;
+    REQUIRE(encode(task, fields, 1, NULL, 0, 0, &encoded) == ENG_OK);
+    CHECK_STR(spell(encoded), "[CLS] P P P P ？ 好 ， 坏 ，");
+    CHECK_INT(eng_encoded_truncated(encoded), 0);
+    eng_encoded_free(encoded);
+    eng_task_free(task);
+}
+
+/* ---- options ---------------------------------------------------------------------------------------- */
+
+/* n labels of five tokens each: 甲-12-3. */
+static const char *const *many_labels(size_t n)
+{
+    static char words[600][16];
+    static const char *list[600];
+    for (size_t i = 0; i < n; i++) {
+        snprintf(words[i], sizeof words[i], "甲-%zu-%zu", i / 10, i % 10);
+        list[i] = words[i];
+    }
+    return list;
+}
+
+static void two_hundred_labels(void)
+{
+    CHECK(new_task(ENG_CLASSIFICATION, "", many_labels(200), 200) == NULL);
+    CHECK_INT(err.status, ENG_ELIMIT);
+    CHECK_STR(err.field, "labels");
+    CHECK(strstr(err.text, "64") != NULL);
+    model.params.positions = 2048;
+    eng_task *task = new_task(ENG_CLASSIFICATION, "", many_labels(200), 200);
+    REQUIRE(task != NULL);
+    const char *const fields[][2] = {{"text", sky(100000)}};
+    eng_encoded *encoded;
+    REQUIRE(encode(task, fields, 1, NULL, 0, 0, &encoded) == ENG_OK);
+    CHECK_INT(eng_encoded_options(encoded), 200);
+    CHECK_INT(count_token(encoded, "甲"), 200);
+    size_t start, end, len;
+    eng_example row = {.label = 199};
+    const int32_t *ids = eng_encoded_ids(encoded, &len);
+    REQUIRE(mrc_targets(encoded, &row, &start, &end));
+    CHECK_INT(len, 2048);
+    CHECK(ids[start] == tokenizer_id(model.tokenizer, "甲") && end == len - 2);
+    static float logits[2048], p[200];
+    double sum = 0;
+    for (size_t i = 0; i < len; i++) {
+        logits[i] = (float)((i * 7919) % 31) - 15;
+    }
+    eng_decode_options(encoded, logits, logits, p);
+    for (size_t i = 0; i < 200; i++) {
+        CHECK(p[i] >= 0 && p[i] <= 1);
+        sum += (double)p[i];
+    }
+    CHECK_NEAR(sum, 1, 1e-5);
+    eng_encoded_free(encoded);
+    eng_task_free(task);
+    model.params.positions = POSITIONS;
+}
+
+static void labels_refused(void)
+{
+    static const struct {
+        const char *labels[3];
+        size_t n;
+        eng_status status;
+        const char *field;
+    } bad[] = {
+        {{"好"}, 1, ENG_EINVAL, "labels"},
+        {{"好"}, 0, ENG_EINVAL, "labels"},
+        {{"好", "坏", "好"}, 3, ENG_EINVAL, "labels/2"},
+        {{"好", "", "坏"}, 3, ENG_EINVAL, "labels/1"},
+        {{"好", "  ", "坏"}, 3, ENG_EINVAL, "labels/1"},
+        {{"好", "\xE5\xA5", "坏"}, 3, ENG_EFORMAT, "labels/1"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK(new_task(ENG_CLASSIFICATION, "", bad[i].labels, bad[i].n) == NULL);
+        CHECK_INT(err.status, bad[i].status);
+        CHECK_STR(err.field, bad[i].field);
+    }
+    CHECK(new_task(ENG_CLASSIFICATION, "", many_labels(513), 513) == NULL);
+    CHECK_INT(err.status, ENG_ELIMIT);
+    CHECK(new_task(ENG_CHOICE, "", good_bad, 2) == NULL);
+    CHECK_STR(err.field, "labels");
+    char longest[ENG_MAX_LABEL_BYTES + 2];
+    memset(longest, 'a', sizeof longest);
+    longest[sizeof longest - 1] = '\0';
+    const char *const too_long[] = {"好", longest};
+    CHECK(new_task(ENG_PAIR, "", too_long, 2) == NULL);
+    CHECK_INT(err.status, ENG_ELIMIT);
+    CHECK_STR(err.field, "labels/1");
+}
+
+/* Words the vocabulary does not know are [UNK]: the place in the sequence still tells them apart. */
+static void unknown_labels(void)
+{
+    static const char *const labels[] = {"龘", "鱻鱻"};
+    eng_task *task = new_task(ENG_CLASSIFICATION, "{text}？", labels, 2);
+    REQUIRE(task != NULL);
+    static const char *const fields[][2] = {{"text", "天"}};
+    eng_encoded *encoded;
+    REQUIRE(encode(task, fields, 1, NULL, 0, 0, &encoded) == ENG_OK);
+    CHECK_STR(spell(encoded), "[CLS] P P P P 天 ？ [UNK] ， [UNK] [UNK] ，");
+    eng_encoded_free(encoded);
+    eng_task_free(task);
+}
+
+static void options_alone_do_not_fit(void)
+{
+    eng_task *task = new_task(ENG_CHOICE, "{question}？", NULL, 0);
+    REQUIRE(task != NULL);
+    const char *const fields[][2] = {{"question", sky(90)}};
+    eng_encoded *encoded;
+    /* fixed 7; options of 5 tokens and separators: 9 take 53, 10 take 59 */
+    REQUIRE(encode(task, fields, 1, many_labels(9), 9, 0, &encoded) == ENG_OK);
+    CHECK_INT(count_token(encoded, "天"), 4);
+    CHECK_INT(eng_encoded_truncated(encoded), 86);
+    eng_encoded_free(encoded);
+    CHECK(encode(task, fields, 1, many_labels(10), 10, 0, &encoded) == ENG_ELIMIT);
+    CHECK_STR(err.field, "options");
+    CHECK(strstr(err.text, "10 options") != NULL && strstr(err.text, "64") != NULL);
+    CHECK(encoded == NULL);
+    eng_task_free(task);
+}
+
+/* Exactly one token left for the text. */
+static void one_token_left(void)
+{
+    eng_task *task = new_task(ENG_CHOICE, "{question}？", NULL, 0);
+    REQUIRE(task != NULL);
+    const char *options[] = {"甲", sky(54)};
+    char long_option[3 * 54 + 1];
+    memcpy(long_option, options[1], sizeof long_option);
+    options[1] = long_option;
+    const char *const fields[][2] = {{"question", "地地"}};
+    eng_encoded *encoded;
+    REQUIRE(encode(task, fields, 1, options, 2, 0, &encoded) == ENG_OK);
+    CHECK_INT(count_token(encoded, "地"), 1);
+    CHECK_INT(eng_encoded_truncated(encoded), 1);
+    eng_encoded_free(encoded);
+    eng_task_free(task);
+}
+
 int main(void)
 {
     TESTS_BEGIN;
@@ -200,6 +357,17 @@ int main(void)
     RUN(pair_and_own_template);
     RUN(choice_sequence);
     RUN(option_probabilities);
+    RUN(long_text_is_cut_and_counted);
+    RUN(short_fields_survive_whole);
+    RUN(a_field_used_twice);
+    RUN(text_limit);
+    RUN(broken_text_names_its_field);
+    RUN(only_spaces_is_empty);
+    RUN(two_hundred_labels);
+    RUN(labels_refused);
+    RUN(unknown_labels);
+    RUN(options_alone_do_not_fit);
+    RUN(one_token_left);
     tokenizer_free(model.tokenizer);
     TESTS_END;
 }
