@@ -102,6 +102,8 @@ store_status db_write_end(store *s, store_status status, store_error *err);
 
 /* 1 … STORE_MAX_NAME bytes. */
 store_status db_check_name(const char *field, const char *text, store_error *err);
+/* Well-formed JSON, or NULL. */
+store_status db_check_json(store *s, const char *field, const char *text, store_error *err);
 
 /* ---- schema (schema.c) ---- */
 

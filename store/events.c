@@ -16,11 +16,14 @@ store_status db_event_insert(store *s, int64_t job_seq, const store_event *event
                              store_error *err)
 {
     db_query q;
-    store_status status =
-        db_prepare(s,
-                   "INSERT INTO job_events (job, created, level, type, message, data)"
-                   " VALUES (?, ?, ?, ?, ?, ?)",
-                   &q, err);
+    store_status status = db_check_json(s, "data", event->data, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_prepare(s,
+                        "INSERT INTO job_events (job, created, level, type, message, data)"
+                        " VALUES (?, ?, ?, ?, ?, ?)",
+                        &q, err);
     if (status != STORE_OK) {
         return status;
     }

@@ -71,7 +71,7 @@ static store_status insert_data(store *s, int64_t seq, store_blob data, store_er
     return db_run(&q, err);
 }
 
-static store_status check_file(const store_file *file, store_error *err)
+static store_status check_file(store *s, const store_file *file, store_error *err)
 {
     store_status status = db_check_name("id", file->id, err);
     if (status == STORE_OK) {
@@ -80,13 +80,16 @@ static store_status check_file(const store_file *file, store_error *err)
     if (status == STORE_OK) {
         status = db_check_name("purpose", file->purpose, err);
     }
-    return status == STORE_OK ? db_check_name("status", file->status, err) : status;
+    if (status == STORE_OK) {
+        status = db_check_name("status", file->status, err);
+    }
+    return status == STORE_OK ? db_check_json(s, "details", file->details, err) : status;
 }
 
 store_status store_file_create(store *s, const store_file *file, store_blob data, store_error *err)
 {
     int64_t seq = 0;
-    store_status status = check_file(file, err);
+    store_status status = check_file(s, file, err);
     if (status == STORE_OK) {
         status = db_write_begin(s, err);
     }

@@ -170,7 +170,13 @@ store_status store_job_create(store *s, const store_job *job, store_error *err)
     if (status != STORE_OK) {
         return status;
     }
-    status = check_parts(s, job, err);
+    status = db_check_json(s, "spec", job->spec, err);
+    if (status == STORE_OK) {
+        status = db_check_json(s, "metadata", job->metadata, err);
+    }
+    if (status == STORE_OK) {
+        status = check_parts(s, job, err);
+    }
     if (status == STORE_OK) {
         status = insert_job(s, job, err);
     }
@@ -248,7 +254,10 @@ store_status store_job_list(store *s, int64_t tenant, const char *metadata, cons
     int64_t start = 0;
     db_query q;
     void *rows = NULL;
-    store_status status = job_page(s, tenant, page, &start, err);
+    store_status status = db_check_json(s, "metadata", metadata, err);
+    if (status == STORE_OK) {
+        status = job_page(s, tenant, page, &start, err);
+    }
     if (status == STORE_OK) {
         status = db_prepare(s, page->oldest_first ? JOB_LIST(">", "ASC") : JOB_LIST("<", "DESC"),
                             &q, err);

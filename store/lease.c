@@ -156,7 +156,14 @@ static store_status end_job(store *s, const char *id, const char *owner, const s
 {
     db_query q;
     int64_t seq = 0;
-    store_status status = db_prepare(
+    store_status status = db_check_json(s, "error", end->error, err);
+    if (status == STORE_OK) {
+        status = db_check_json(s, "result", end->result, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_prepare(
         s,
         "UPDATE jobs SET status = ?, error = ?, result = ?, task = coalesce(nullif(?, 0), task),"
         " version = ?, trained_tokens = ?, finished = ?, lease_owner = NULL, lease_until = 0"
@@ -339,6 +346,10 @@ store_status store_jobs_recover(store *s, int64_t stale_before, int64_t max_atte
     store_status status = db_write_begin(s, err);
     if (status != STORE_OK) {
         return status;
+    }
+    status = db_check_json(s, "error", error, err);
+    if (status != STORE_OK) {
+        return db_write_end(s, status, err);
     }
     status = recover_some(s,
                           "UPDATE jobs SET status = 'cancelled', finished = ?4, lease_owner = NULL,"

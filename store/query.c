@@ -255,3 +255,22 @@ store_status db_check_name(const char *field, const char *text, store_error *err
     }
     return STORE_OK;
 }
+
+store_status db_check_json(store *s, const char *field, const char *text, store_error *err)
+{
+    if (text == NULL) {
+        return STORE_OK;
+    }
+    db_query q;
+    int64_t valid = 0;
+    store_status status = db_prepare(s, "SELECT json_valid(?)", &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_text(&q, text);
+    status = db_scalar(&q, &valid, err);
+    if (status == STORE_OK && valid == 0) {
+        return db_fail(err, STORE_EINVAL, field, "%s is not well-formed JSON", field);
+    }
+    return status;
+}

@@ -43,6 +43,12 @@ store_status db_task_insert(store *s, const store_task *task, int64_t *id, store
     if (status == STORE_OK) {
         status = db_check_name("type", task->type, err);
     }
+    if (status == STORE_OK) {
+        status = db_check_json(s, "labels", task->labels, err);
+    }
+    if (status == STORE_OK) {
+        status = db_check_json(s, "metadata", task->metadata, err);
+    }
     db_query q;
     if (status == STORE_OK) {
         status = db_prepare(s,
@@ -284,6 +290,9 @@ store_status store_task_update(store *s, int64_t tenant, int64_t id,
     store_status status = STORE_OK;
     if (change->name != NULL) {
         status = db_check_name("name", change->name, err);
+    }
+    if (status == STORE_OK) {
+        status = db_check_json(s, "metadata", change->metadata, err);
     }
     if (status == STORE_OK) {
         status = db_write_begin(s, err);

@@ -21,8 +21,11 @@ static store_status tenant_insert(store *s, const char *name, const char *settin
                                   int64_t *id, store_error *err)
 {
     db_query q;
-    store_status status =
-        db_prepare(s, "INSERT INTO tenants (name, settings, created) VALUES (?, ?, ?)", &q, err);
+    store_status status = db_check_json(s, "settings", settings, err);
+    if (status == STORE_OK) {
+        status = db_prepare(s, "INSERT INTO tenants (name, settings, created) VALUES (?, ?, ?)", &q,
+                            err);
+    }
     if (status != STORE_OK) {
         return status;
     }
@@ -141,8 +144,11 @@ static store_status tenant_change(store *s, int64_t id, const char *settings, in
                                   store_error *err)
 {
     db_query q;
-    store_status status =
-        db_prepare(s, "UPDATE tenants SET settings = ?, disabled = ? WHERE id = ?", &q, err);
+    store_status status = db_check_json(s, "settings", settings, err);
+    if (status == STORE_OK) {
+        status =
+            db_prepare(s, "UPDATE tenants SET settings = ?, disabled = ? WHERE id = ?", &q, err);
+    }
     if (status != STORE_OK) {
         return status;
     }

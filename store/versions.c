@@ -114,7 +114,7 @@ static store_status insert_row(store *s, int64_t task, int64_t number, int64_t b
     return db_run(&q, err);
 }
 
-static store_status check_version(const store_version *version, store_error *err)
+static store_status check_version(store *s, const store_version *version, store_error *err)
 {
     if (version->route.data == NULL || version->route.len == 0) {
         return db_fail(err, STORE_EINVAL, "route", "a version needs a route");
@@ -124,14 +124,15 @@ static store_status check_version(const store_version *version, store_error *err
         return db_fail(err, STORE_EINVAL, "fingerprint",
                        "a version names the backbone and the bank it was learnt on");
     }
-    return db_check_name("method", version->method, err);
+    store_status status = db_check_name("method", version->method, err);
+    return status == STORE_OK ? db_check_json(s, "metrics", version->metrics, err) : status;
 }
 
 store_status db_version_insert(store *s, int64_t task, const store_version *version,
                                int64_t *number, store_error *err)
 {
     int64_t base = 0;
-    store_status status = check_version(version, err);
+    store_status status = check_version(s, version, err);
     if (status == STORE_OK) {
         status = find_base(s, version, &base, err);
     }
