@@ -14,6 +14,7 @@ int cmd_version(int argc, char **argv)
 const struct command commands[] = {
     {"bench", "measure matrix products, forward passes and training steps", cmd_bench},
     {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
+    {"inspect", "look into a model, a text or the network's answer", cmd_inspect},
     {"version", "print the version", cmd_version},
 };
 const size_t commands_count = sizeof commands / sizeof commands[0];

@@ -27,6 +27,7 @@ extern const size_t commands_count;
 
 int cmd_bench(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* ---- argument helpers (args.c): each prints "mp2 NAME: …" and returns false when the text is wrong */
