@@ -1,7 +1,11 @@
 /* bankfile.c: opening a prompt bank, ours (safetensors with metadata) or the authors' (best.th).
  *
  *     A (Lp, d, P*H) | (d, P*H)      z (Lp, K, d) | (K, d)      router (N, Lp, K) | (N, K)
- *     lmhead (2, H)                  qa_bias (2), optional: zero when absent
+ *     lmhead (2, H)                  qa_bias (2), optional
+ *
+ * A bank without qa_bias (the authors save only the head's weight) takes the backbone's own
+ * qa_outputs.bias when its checkpoint has one, else zero. Either way every probability is the same: a
+ * number added to all start logits or to all end logits cancels in each softmax.
  *
  * The forms without a layer dimension are shallow banks: Lp = 1. Lp is 1 or the backbone's layers.
  * Metadata (strings): tasks (a JSON list, a name for each router row), prompt_tokens,
@@ -309,6 +313,27 @@ eng_status bank_read_tensor(const struct weights *weights, const char *name, flo
     return ENG_OK;
 }
 
+static eng_status read_bias(const struct weights *weights, struct eng_bank *bank, eng_error *err)
+{
+    const struct weights *from = weights;
+    const char *name = "qa_bias";
+    if (weights_find(weights, name) == NULL) {
+        from = bank->model->weights; /* NULL: a random model */
+        name = "qa_outputs.bias";
+        const struct tensor *tensor = from != NULL ? weights_find(from, name) : NULL;
+        if (tensor == NULL || tensor->dims != 1 || tensor->shape[0] != 2) {
+            return ENG_OK;
+        }
+    }
+    float *bias = NULL;
+    eng_status status = bank_read_tensor(from, name, &bias, err);
+    if (status == ENG_OK) {
+        memcpy(bank->head_b, bias, sizeof bank->head_b);
+        free(bias);
+    }
+    return status;
+}
+
 static eng_status read_tensors(const struct weights *weights, struct eng_bank *bank, eng_error *err)
 {
     eng_status status = bank_read_tensor(weights, "A", &bank->A, err);
@@ -321,16 +346,7 @@ static eng_status read_tensors(const struct weights *weights, struct eng_bank *b
     if (status == ENG_OK) {
         status = bank_read_tensor(weights, "lmhead", &bank->head_w, err);
     }
-    if (status != ENG_OK || weights_find(weights, "qa_bias") == NULL) {
-        return status;
-    }
-    float *bias = NULL;
-    status = bank_read_tensor(weights, "qa_bias", &bias, err);
-    if (status == ENG_OK) {
-        memcpy(bank->head_b, bias, sizeof bank->head_b);
-        free(bias);
-    }
-    return status;
+    return status == ENG_OK ? read_bias(weights, bank, err) : status;
 }
 
 static eng_status check_model(const struct weights *weights, const struct bank_shape *shape,
