@@ -1,6 +1,6 @@
 /* fuzz_tokenizer.c: the input as a text for a small vocabulary and, when it holds a zero byte, what
- * stands before it as a vocabulary for what stands behind. Offsets must lie in the text and in order
- * of their ends' tokens; ids must have a spelling. */
+ * stands before it as a vocabulary for what stands behind. Offsets must lie in the text and hold
+ * something; ids must have a spelling. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -57,7 +57,9 @@ static bool set_up(void)
     bank.info.prompt_token_offset = 5;
     snprintf(bank.option_separator, sizeof bank.option_separator, "，");
     if (tokenizer_from_vocab(text_of(vocab), &options, &model.tokenizer, &err) != ENG_OK) {
-        fprintf(stderr, "%s: %s\n", err.field, err.text);
+        if (err.status != ENG_ENOMEM) { /* the fault tests mean that one */
+            fprintf(stderr, "%s: %s\n", err.field, err.text);
+        }
         return false;
     }
     return true;

@@ -5,6 +5,7 @@
 #include "tests/unit/test.h"
 
 #define FIXTURES TEST_SOURCE_DIR "/tests/fixtures/"
+#define BOOT     TEST_SOURCE_DIR "/engine/models/boot"
 #define CORPUS   TEST_SHARED_DIR "/data/corpus/"
 
 static struct tokenizer *boot; /* of the embedded model */
@@ -58,33 +59,74 @@ static bool same_tokens(char *wanted)
     return n == list.n;
 }
 
-static void nasty_strings(void)
+/* The embedded vocabulary with other options than its own. */
+static struct tokenizer *open_mode(bool lower_case, bool strip_accents)
+{
+    static char vocab[1 << 17];
+    struct tokenizer_options options = {lower_case, strip_accents, true};
+    struct tokenizer *tokenizer = NULL;
+    FILE *file = fopen(BOOT "/vocab.txt", "rb");
+    size_t n = file != NULL ? fread(vocab, 1, sizeof vocab, file) : 0;
+    if (file != NULL) {
+        fclose(file);
+    }
+    return tokenizer_from_vocab((eng_text){vocab, n}, &options, &tokenizer, &err) == ENG_OK
+               ? tokenizer
+               : NULL;
+}
+
+/* "name, hex, tokens" of one line. */
+static void check_nasty(const struct tokenizer *tokenizer, const char *mode, char *line)
+{
+    static char bytes[1 << 16];
+    char *save = NULL;
+    char *name = strtok_r(line, "\t", &save);
+    char *hex = name + strlen(name) + 1;
+    char *wanted = strchr(hex, '\t');
+    REQUIRE(wanted != NULL);
+    size_t n = from_hex(hex, bytes, sizeof bytes);
+    list.n = 0;
+    CHECK(tokenizer_run(tokenizer, (eng_text){bytes, n}, &list, NULL, &err) == ENG_OK);
+    if (!same_tokens(wanted + 1)) {
+        TEST_FAIL_("%s, %s: other tokens than the reference:", mode, name);
+        print_tokens(tokenizer);
+    }
+}
+
+static void check_mode(struct tokenizer *tokenizer, const char *mode, size_t at_least)
 {
     FILE *file = fopen(FIXTURES "tokenizer_nasty.tsv", "r");
-    REQUIRE(file != NULL);
+    REQUIRE(file != NULL && tokenizer != NULL);
     char *line = NULL;
-    size_t size = 0, lines = 0;
-    static char bytes[1 << 16];
+    size_t size = 0, lines = 0, len = strlen(mode);
     while (getline(&line, &size, file) > 0) {
-        char *hex = strchr(line, '\t');
-        if (line[0] == '#' || hex == NULL) {
-            continue;
+        if (strncmp(line, mode, len) == 0 && line[len] == '\t') {
+            check_nasty(tokenizer, mode, line + len + 1);
+            lines++;
         }
-        char *wanted = strchr(hex + 1, '\t');
-        REQUIRE(wanted != NULL);
-        *hex = '\0';
-        size_t n = from_hex(hex + 1, bytes, sizeof bytes);
-        list.n = 0;
-        CHECK(tokenizer_run(boot, (eng_text){bytes, n}, &list, NULL, &err) == ENG_OK);
-        if (!same_tokens(wanted + 1)) {
-            TEST_FAIL_("%s: other tokens than the reference:", line);
-            print_tokens(boot);
-        }
-        lines++;
     }
-    CHECK(lines > 300);
+    CHECK(lines >= at_least);
     free(line);
     fclose(file);
+}
+
+static void nasty_strings(void)
+{
+    check_mode(boot, "lower", 360);
+}
+
+static void nasty_strings_cased(void)
+{
+    struct tokenizer *tokenizer = open_mode(false, false);
+    check_mode(tokenizer, "cased", 90);
+    tokenizer_free(tokenizer);
+}
+
+static void nasty_strings_with_accents(void)
+{
+    struct tokenizer *tokenizer = open_mode(true, false);
+    check_mode(tokenizer, "accents", 90);
+    tokenizer_free(tokenizer);
 }
 
 static unsigned hash_tokens(void)
@@ -414,11 +456,13 @@ static void directories(void)
 int main(void)
 {
     TESTS_BEGIN;
-    if (tokenizer_open(TEST_SOURCE_DIR "/engine/models/boot", 5784, &boot, &err) != ENG_OK) {
+    if (tokenizer_open(BOOT, 5784, &boot, &err) != ENG_OK) {
         fprintf(stderr, "%s: %s\n", err.field, err.text);
         return 1;
     }
     RUN(nasty_strings);
+    RUN(nasty_strings_cased);
+    RUN(nasty_strings_with_accents);
     RUN(corpus_lines);
     RUN(every_code_point);
     RUN(offsets_lead_back);
