@@ -31,8 +31,10 @@ struct storeq_op {
     store_status status;
     store_error err;
 
-    struct storeq_op *next; /* the queue's */
-    struct loop_task task;  /* the queue's */
+    /* the queue's */
+    struct storeq_op *next;
+    struct loop_task task;
+    struct storeq_wait *wait;
 };
 
 struct storeq_options {

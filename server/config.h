@@ -1,0 +1,104 @@
+/* config.h: every setting of the server, in ONE list.
+ *
+ * A setting has one name in three spellings: `max_json` in a file, MP2_MAX_JSON in the environment,
+ * --max-json on the command line. Later ones win: defaults, file, environment, command line. Kinds:
+ *   text     as it stands
+ *   count    a whole number
+ *   bytes    a whole number with K, M or G (1024)
+ *   time     a whole number with ms, s, m, h or d; kept in milliseconds
+ *   flag     yes or no
+ * A text with choices is a `text` whose help ends in "[a|b|c]"; others are refused.
+ *
+ * To use a new setting: add a row here, and run `mp2 serve --print-config > conf/mp2.conf`.
+ *
+ * Threads. Read-only once loaded.
+ */
+#ifndef SERVER_CONFIG_H
+#define SERVER_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* kind, name, default, least, most (0, 0 for text), help */
+#define CONFIG_LIST(X)                                                                             \
+    X(text, db, "data/mp2.db", 0, 0, "database file; its directory is made when missing (0700)")   \
+    X(text, listen, "127.0.0.1:8080", 0, 0,                                                        \
+      "address and port; port 0 takes a free one; [::1]:8080 for IPv6")                            \
+    X(text, model, "", 0, 0, "model directory; empty: the embedded model")                         \
+    X(text, bank, "", 0, 0, "bank file; empty: the first bank of the model directory")             \
+    X(count, threads, "0", 0, 1024, "compute threads; 0: one a core")                              \
+    X(text, sync, "full", 0, 0,                                                                    \
+      "what an acknowledged write survives: power loss (full) or a crash of mp2 (normal) "         \
+      "[full|normal]")                                                                             \
+    X(text, log_level, "info", 0, 0, "least level of log lines [debug|info|warn|error]")           \
+    X(text, log_format, "text", 0, 0, "form of log lines [text|json]")                             \
+    X(count, max_connections, "1000", 1, 100000, "connections open at once; others wait")          \
+    X(count, max_connections_per_ip, "0", 0, 100000,                                               \
+      "connections of one address; 0: no limit (behind a proxy all share one)")                    \
+    X(bytes, connection_memory, "32K", 8192, 1048576,                                              \
+      "memory of a connection: bounds request line and headers")                                   \
+    X(count, max_inflight, "1024", 1, 1000000, "requests at work at once; others get 503")         \
+    X(bytes, max_json, "1M", 1024, 67108864, "a JSON body")                                        \
+    X(count, max_json_tokens, "100000", 100, 10000000,                                             \
+      "brackets, commas and colons in a JSON body")                                                \
+    X(bytes, json_offload, "64K", 1024, 67108864,                                                  \
+      "JSON bodies above this are parsed off the loop")                                            \
+    X(bytes, max_upload, "16M", 1024, 1073741824, "an uploaded file, form and all")                \
+    X(bytes, max_body_memory, "256M", 1048576, 1099511627776, "all bodies held at once")           \
+    X(bytes, request_memory, "4M", 65536, 1073741824, "working memory of one request")             \
+    X(time, headers_timeout, "10s", 100, 3600000, "for the headers of a request to arrive")        \
+    X(time, body_timeout, "5m", 100, 86400000, "for a body to arrive")                             \
+    X(bytes, body_min_rate, "512", 0, 1073741824,                                                  \
+      "least bytes a second of a body after the first five seconds; 0: no least")                  \
+    X(time, request_timeout, "60s", 10, 3600000, "for an answer to be made; then 504")             \
+    X(time, reply_timeout, "2m", 100, 86400000, "for an answer to be read by its client")          \
+    X(time, idle_timeout, "75s", 100, 86400000, "a kept connection without a request")             \
+    X(time, drain_timeout, "30s", 0, 3600000, "for what is in flight when the server stops")       \
+    X(time, drain_delay, "0", 0, 600000,                                                           \
+      "between /readyz turning 503 and closing the door, for load balancers")                      \
+    X(count, workers, "2", 1, 16, "threads for parsing, validation and reading the database")      \
+    X(count, worker_queue, "256", 1, 100000, "pieces of work that may wait for a worker")          \
+    X(count, store_queue, "1024", 1, 1000000, "writes that may wait for the store thread")         \
+    X(count, store_group, "64", 1, 10000, "writes of one transaction")                             \
+    X(time, store_group_wait, "2ms", 0, 1000, "how long a transaction gathers writes")             \
+    X(count, max_tenants, "100000", 1, 10000000, "tenants of this server")                         \
+    X(count, max_keys, "1000000", 1, 100000000, "keys of this server")
+
+typedef const char *config_text;
+typedef uint64_t config_count;
+typedef uint64_t config_bytes;
+typedef int64_t config_time; /* milliseconds */
+typedef bool config_flag;
+
+struct config {
+#define CONFIG_MEMBER(kind, name, text, least, most, help) config_##kind name;
+    CONFIG_LIST(CONFIG_MEMBER)
+#undef CONFIG_MEMBER
+};
+
+enum { CONFIG_ERROR_SIZE = 512 };
+
+/* Defaults. Free with config_free. NULL: out of memory. */
+struct config *config_new(void);
+void config_free(struct config *config);
+
+/* Each returns false with a sentence that names the setting, its bounds and what was found; a file's
+ * also names the file and line. An unknown name suggests the nearest. */
+bool config_set(struct config *config, const char *name, const char *value,
+                char why[CONFIG_ERROR_SIZE]);
+/* Lines "name = value", "# comment", empty ones. */
+bool config_read_file(struct config *config, const char *path, char why[CONFIG_ERROR_SIZE]);
+/* Every MP2_NAME of the environment that names a setting. */
+bool config_read_env(struct config *config, char why[CONFIG_ERROR_SIZE]);
+/* "--max-json 2M" and "--max-json=2M": true when argv[*i] names a setting; *i is moved past its value.
+ * When it does but is wrong, `why` is not empty. */
+bool config_read_flag(struct config *config, int argc, char **argv, int *i,
+                      char why[CONFIG_ERROR_SIZE]);
+
+/* The annotated file with every default, and the list for --help. */
+void config_print(FILE *out);
+void config_help(FILE *out);
+
+#endif
