@@ -1,0 +1,139 @@
+/* endpoints.c: THE table, and the search in it.
+ *
+ * The table is small, so a request walks all of it: rows whose path fits compete, and the one with a
+ * fixed segment where another has a name wins. Comparing raw segments means that "%2F" stays inside
+ * its segment and "/v1/%74asks" is not "/v1/tasks".
+ */
+#include "server/endpoints.h"
+#include "server/errmap.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define ADMIN   STORE_SCOPE_ADMIN
+#define READ    STORE_SCOPE_READ
+#define PREDICT STORE_SCOPE_PREDICT
+#define ADAPT   STORE_SCOPE_ADAPT
+#define ANY     (ADMIN | READ | PREDICT | ADAPT)
+
+/* clang-format off */
+const struct endpoint endpoints[] = {
+    /* method, pattern, scopes, body, limit, api, label, handler, sink */
+    {"GET", "/", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "root", ep_root, NULL},
+    {"GET", "/healthz", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "healthz", ep_healthz, NULL},
+    {"GET", "/readyz", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "readyz", ep_readyz, NULL},
+    {"GET", "/metrics", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "metrics", ep_metrics, NULL},
+    {"GET", "/version", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "version", ep_version, NULL},
+
+    {"GET", "/v1/me", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "me", ep_me, NULL},
+
+    {"GET", "/v1/admin/tenants", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "tenants", ep_tenants_list, NULL},
+    {"POST", "/v1/admin/tenants", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "tenants", ep_tenants_create, NULL},
+    {"GET", "/v1/admin/tenants/{tenant}", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "tenants", ep_tenant_get, NULL},
+    {"PATCH", "/v1/admin/tenants/{tenant}", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "tenants", ep_tenant_update, NULL},
+    {"GET", "/v1/admin/tenants/{tenant}/keys", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_keys_list, NULL},
+    {"POST", "/v1/admin/tenants/{tenant}/keys", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "keys", ep_keys_create, NULL},
+    {"DELETE", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_key_revoke, NULL},
+};
+/* clang-format on */
+const size_t endpoints_count = sizeof endpoints / sizeof endpoints[0];
+
+/* One segment of each; true when both had one. Moves past it and its slash. */
+static bool next_segment(const char **at, const char **segment, size_t *len)
+{
+    if (**at == '\0') {
+        return false;
+    }
+    *segment = *at;
+    *len = strcspn(*at, "/");
+    *at += *len;
+    *at += **at == '/';
+    return true;
+}
+
+static bool take_param(struct endpoint_match *match, const char *name, size_t name_len,
+                       const char *raw, size_t raw_len)
+{
+    if (match->n_params == ENDPOINT_MAX_PARAMS || raw_len == 0) {
+        return false;
+    }
+    match->params[match->n_params].name = name;
+    match->params[match->n_params].name_len = name_len;
+    match->params[match->n_params].raw = raw;
+    match->params[match->n_params].raw_len = raw_len;
+    match->n_params++;
+    return true;
+}
+
+/* The number of fixed segments, or -1 when the path does not fit. */
+static int fit(const char *pattern, const char *path, struct endpoint_match *match)
+{
+    int fixed = 0;
+    size_t path_end = strlen(path), pattern_end = strlen(pattern);
+    if ((path[path_end - 1] == '/') != (pattern[pattern_end - 1] == '/')) {
+        return -1; /* "/v1/tasks/" is not "/v1/tasks" */
+    }
+    match->n_params = 0;
+    pattern++;
+    path++;
+    while (true) {
+        const char *want = NULL, *have = NULL;
+        size_t want_len = 0, have_len = 0;
+        bool more = next_segment(&pattern, &want, &want_len);
+        if (next_segment(&path, &have, &have_len) != more) {
+            return -1;
+        }
+        if (!more) {
+            return fixed;
+        }
+        if (want[0] == '{') {
+            if (!take_param(match, want + 1, want_len - 2, have, have_len)) {
+                return -1;
+            }
+        } else if (want_len == have_len && memcmp(want, have, want_len) == 0) {
+            fixed++;
+        } else {
+            return -1;
+        }
+    }
+}
+
+static void allow(struct endpoint_match *match, const char *method)
+{
+    size_t at = strlen(match->allow);
+    if (strstr(match->allow, method) == NULL) {
+        snprintf(match->allow + at, sizeof match->allow - at, "%s%s%s", at > 0 ? ", " : "", method,
+                 strcmp(method, "GET") == 0 ? ", HEAD" : "");
+    }
+}
+
+/* Rows of one path must agree in their fixed segments to be named in one Allow. */
+void endpoint_find(const char *method, const char *path, struct endpoint_match *out)
+{
+    memset(out, 0, sizeof *out);
+    out->api = api_of_path(path);
+    int best_path = -1;
+    struct endpoint_match tried = {0};
+    for (size_t i = 0; i < endpoints_count; i++) {
+        int fixed = fit(endpoints[i].pattern, path, &tried);
+        if (fixed < 0 || fixed < best_path) {
+            continue;
+        }
+        if (fixed > best_path) {
+            best_path = fixed;
+            out->allow[0] = '\0';
+            out->endpoint = NULL;
+        }
+        out->path_known = true;
+        out->api = endpoints[i].api;
+        allow(out, endpoints[i].method);
+        if (strcmp(endpoints[i].method, method) == 0) {
+            out->endpoint = &endpoints[i];
+            out->n_params = tried.n_params;
+            memcpy(out->params, tried.params, sizeof out->params);
+        }
+    }
+    if (out->path_known) {
+        allow(out, "OPTIONS");
+    }
+}
