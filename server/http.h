@@ -51,6 +51,7 @@ const char *request_body(const struct request *req, size_t *len);
 /* Who asks. Public endpoints: tenant 0, no scopes. */
 int64_t request_tenant(const struct request *req);
 const char *request_tenant_name(const struct request *req);
+double request_weight(const struct request *req); /* the tenant's share of service, 1 by default */
 const char *request_key_id(const struct request *req);
 uint32_t request_scopes(const struct request *req); /* STORE_SCOPE_… */
 
@@ -130,7 +131,9 @@ const char *http_url(const struct http *http); /* "http://127.0.0.1:8080" with t
 void http_drain(struct server *server);        /* no new connections; answers close theirs */
 bool http_idle(struct server *server);         /* no request and no connection is left */
 void http_stop(struct server *server);         /* answers what is parked with 503 and closes all */
-const char *http_library(void);                /* "libmicrohttpd 0.9.75" */
+/* After the loop has run what was posted: requests whose work came back late are freed with it. */
+void http_free(struct http *http);
+const char *http_library(void); /* "libmicrohttpd 0.9.75" */
 
 struct http_stats {
     size_t connections, requests, parked;

@@ -1,0 +1,614 @@
+/* http.c: the listener. libmicrohttpd without threads of its own, driven by the uv loop.
+ *
+ * uv watches libmicrohttpd's epoll descriptor. After every MHD_run a timer is set from
+ * MHD_get_timeout: its inner sockets are edge triggered, and a timeout of 0 means that data is still
+ * buffered. Version 0.9.75 does not wake its own epoll when a connection is resumed, nor when a slot of
+ * the connection limit comes free, so both are followed by a kick: run again as soon as the present
+ * callbacks have returned. MHD_run is never called from inside one of its own callbacks.
+ *
+ * libmicrohttpd's timeout restarts with every byte, so deadlines are ours. A sweep shuts down (never
+ * closes) the sockets that overran one; libmicrohttpd then sees the end and cleans up. Suspended
+ * connections are out of its sight altogether: the sweep asks the kernel whether their clients are
+ * still there. A client that has closed its sending half counts as gone once its request is parked.
+ *
+ * Stopping with a suspended connection aborts the process: http_stop answers all of them first.
+ */
+#include "server/errmap.h"
+#include "server/http_internal.h"
+#include "server/log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SWEEP_MS    200
+#define RATE_AFTER  5000 /* ms before a body must keep its rate */
+#define MAX_ANSWERS 24   /* statuses counted for an endpoint; the last is "other" */
+
+/* ---- running libmicrohttpd ---------------------------------------------------------------------------- */
+
+static void on_timer(uv_timer_t *timer);
+
+static void run_daemon(struct http *http)
+{
+    unsigned long long ms = 0;
+    http->inside = true;
+    http->again = false;
+    MHD_run(http->daemon);
+    http->inside = false;
+    if (http->again) {
+        uv_timer_start(&http->timer, on_timer, 0, 0);
+    } else if (MHD_get_timeout(http->daemon, &ms) == MHD_YES) {
+        uv_timer_start(&http->timer, on_timer, ms, 0);
+    } else {
+        uv_timer_stop(&http->timer);
+    }
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    run_daemon(timer->data);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    run_daemon(poll->data);
+}
+
+void http_kick(struct http *http)
+{
+    if (http->inside) {
+        http->again = true;
+    } else if (http->handles_open) {
+        uv_timer_start(&http->timer, on_timer, 0, 0);
+    }
+}
+
+/* ---- callbacks of libmicrohttpd ------------------------------------------------------------------------ */
+
+static struct conn *conn_of(struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info != NULL ? info->socket_context : NULL;
+}
+
+static void conn_open(struct http *http, struct MHD_Connection *mhd, void **context)
+{
+    struct conn *conn = calloc(1, sizeof *conn);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *context = conn;
+    if (conn == NULL || info == NULL) {
+        return;
+    }
+    conn->mhd = mhd;
+    conn->fd = info->connect_fd;
+    conn->idle_since = clock_ms();
+    conn->deadline = conn->idle_since + http->server->config->headers_timeout;
+    conn->next = http->conns;
+    if (conn->next != NULL) {
+        conn->next->link = &conn->next;
+    }
+    conn->link = &http->conns;
+    http->conns = conn;
+    http->n_conns++;
+}
+
+static void conn_close(struct http *http, struct conn *conn)
+{
+    if (conn == NULL) {
+        return;
+    }
+    if (conn->link != NULL) {
+        *conn->link = conn->next;
+        if (conn->next != NULL) {
+            conn->next->link = conn->link;
+        }
+        http->n_conns--;
+    }
+    free(conn);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http *http = cls;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        conn_open(http, mhd, context);
+    } else {
+        conn_close(http, *context);
+        *context = NULL;
+    }
+    http_kick(http);
+}
+
+/* The request line has come: what is returned becomes the request's context. */
+static void *on_target(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+    struct http *http = cls;
+    struct conn *conn = conn_of(mhd);
+    if (conn == NULL || conn->req != NULL) {
+        return NULL;
+    }
+    int64_t deadline = clock_ms() + http->server->config->headers_timeout;
+    conn->deadline = deadline < conn->deadline ? deadline : conn->deadline;
+    return request_new(http, conn, target);
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_size, void **context)
+{
+    (void)cls;
+    (void)mhd;
+    struct request *req = *context;
+    return req != NULL ? admit_call(req, url, method, version, upload, upload_size) : MHD_NO;
+}
+
+static void write_access_line(const struct request *req, int64_t us)
+{
+    struct log_line line;
+    log_begin(&line, LOG_INFO, "request");
+    log_text(&line, "id", req->id);
+    log_text(&line, "method", req->head ? "HEAD" : req->method);
+    log_text(&line, "path", req->path);
+    log_number(&line, "status", req->status);
+    log_text(&line, "tenant", req->who.tenant != NULL ? req->who.tenant->name : NULL);
+    log_text(&line, "key", req->who.tenant != NULL ? req->who.key_id : NULL);
+    log_real(&line, "ms", (double)us / 1000);
+    log_number(&line, "in", (int64_t)req->body_seen);
+    log_number(&line, "out", (int64_t)req->reply_bytes);
+    log_end(&line);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)mhd;
+    (void)code;
+    struct http *http = cls;
+    struct request *req = *context;
+    *context = NULL;
+    if (req == NULL) {
+        return;
+    }
+    if (!req->replied) {
+        req->status = 499; /* gone before an answer; nginx's number for it */
+    }
+    write_access_line(req, clock_us() - req->started_us);
+    http_count(req);
+    struct conn *conn = req->conn;
+    request_detach(req);
+    if (conn != NULL) {
+        conn->idle_since = clock_ms();
+        conn->deadline = conn->idle_since + http->server->config->idle_timeout;
+    }
+}
+
+static void on_library_log(void *cls, const char *format, va_list args)
+{
+    (void)cls;
+    char text[256];
+    vsnprintf(text, sizeof text, format, args);
+    text[strcspn(text, "\r\n")] = '\0';
+    log_event(LOG_DEBUG, "http_library", "%s", text);
+}
+
+static void on_panic(void *cls, const char *file, unsigned line, const char *reason)
+{
+    (void)cls;
+    log_event(LOG_ERROR, "http_library_panic", "%s:%u: %s", file, line,
+              reason != NULL ? reason : "");
+    log_close();
+    abort();
+}
+
+/* ---- the sweep --------------------------------------------------------------------------------------------- */
+
+static bool is_body_slow(const struct http *http, const struct request *req, int64_t now)
+{
+    int64_t ms = now - req->body_started;
+    uint64_t rate = http->server->config->body_min_rate;
+    return ms > RATE_AFTER && (uint64_t)req->body_seen * 1000 < rate * (uint64_t)ms;
+}
+
+static void sweep_conn(struct http *http, struct conn *conn, int64_t now)
+{
+    const struct request *req = conn->req;
+    bool late = now >= conn->deadline;
+    if (req != NULL && (req->state == REQUEST_READING || req->state == REQUEST_SWALLOWING) &&
+        req->has_body) {
+        late = late || is_body_slow(http, req, now);
+    }
+    if (req == NULL && http->quiesced && now - conn->idle_since > 2 * SWEEP_MS) {
+        late = true;
+    }
+    if (!late || (req != NULL && req->suspended)) {
+        return;
+    }
+    if (req != NULL) {
+        counter_add(&http->rejected[REJECT_SLOW], 1);
+    }
+    shutdown(conn->fd, SHUT_RDWR);
+    conn->deadline = INT64_MAX;
+    http_kick(http);
+}
+
+static void give_up(struct request *req, int status, const char *code, const char *text)
+{
+    reply_problem(req, status, code, NULL, "%s", text);
+    request_give_up(req);
+}
+
+static void sweep_parked(struct http *http, int64_t now)
+{
+    struct request *next = NULL;
+    for (struct request *req = http->requests; req != NULL; req = next) {
+        next = req->next;
+        if (!req->suspended) {
+            continue;
+        }
+        struct pollfd client = {.fd = req->conn->fd, .events = POLLRDHUP};
+        if (now >= req->deadline) {
+            counter_add(&http->rejected[REJECT_DEADLINE], 1);
+            give_up(req, 504, "deadline",
+                    "the answer was not ready in time (setting request_timeout)");
+        } else if (poll(&client, 1, 0) > 0 &&
+                   (client.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0) {
+            shutdown(req->conn->fd, SHUT_RDWR);
+            req->close_after = true;
+            give_up(req, 499, "client_gone", "the client closed the connection");
+        }
+    }
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+    struct http *http = timer->data;
+    int64_t now = clock_ms();
+    for (struct conn *conn = http->conns; conn != NULL; conn = conn->next) {
+        sweep_conn(http, conn, now);
+    }
+    sweep_parked(http, now);
+}
+
+/* ---- numbers ------------------------------------------------------------------------------------------------ */
+
+static const int counted_statuses[MAX_ANSWERS] = {200, 201, 202, 204, 206, 304, 400, 401,
+                                                  403, 404, 405, 408, 409, 411, 413, 415,
+                                                  422, 429, 499, 500, 501, 503, 504, 0};
+
+void http_count(struct request *req)
+{
+    size_t row = endpoints_count; /* the last row: no endpoint */
+    if (req->endpoint != NULL) {
+        row = (size_t)(req->endpoint - endpoints);
+    }
+    size_t column = 0;
+    while (column + 1 < MAX_ANSWERS && counted_statuses[column] != req->status) {
+        column++;
+    }
+    counter_add(&req->http->answers[row * MAX_ANSWERS + column], 1);
+    histogram_add(&req->http->durations[row], (double)(clock_us() - req->started_us) / 1e6);
+}
+
+static const char *const api_names[] = {"native", "openai", "hf", "oip"};
+static const char *const reject_names[REJECT_REASONS] = {"gate",      "auth", "full",    "draining",
+                                                         "too_large", "slow", "deadline"};
+
+static void row_labels(size_t row, char *text, size_t size)
+{
+    const struct endpoint *endpoint = row < endpoints_count ? &endpoints[row] : NULL;
+    snprintf(text, size, "api=\"%s\",type=\"%s\",method=\"%s\"",
+             endpoint != NULL ? api_names[endpoint->api] : "none",
+             endpoint != NULL ? endpoint->label : "none",
+             endpoint != NULL ? endpoint->method : "none");
+}
+
+static void write_requests(struct metrics_out *out, const struct http *http)
+{
+    char labels[160], with_code[192];
+    metrics_family(out, "mp2_requests_total", "counter", "Requests answered.");
+    for (size_t row = 0; row <= endpoints_count; row++) {
+        row_labels(row, labels, sizeof labels);
+        for (size_t k = 0; k < MAX_ANSWERS; k++) {
+            uint64_t n = counter_value(&http->answers[row * MAX_ANSWERS + k]);
+            if (n > 0) {
+                snprintf(with_code, sizeof with_code, "%s,code=\"%d\"", labels,
+                         counted_statuses[k]);
+                metrics_sample(out, "mp2_requests_total", with_code, (double)n);
+            }
+        }
+    }
+    metrics_family(out, "mp2_request_duration_seconds", "histogram",
+                   "From the request line to the end of the answer.");
+    for (size_t row = 0; row <= endpoints_count; row++) {
+        row_labels(row, labels, sizeof labels);
+        if (atomic_load(&http->durations[row].sum_millionths) > 0) {
+            metrics_histogram(out, "mp2_request_duration_seconds", labels, &http->durations[row]);
+        }
+    }
+}
+
+static void write_metrics(struct metrics_out *out, void *arg)
+{
+    const struct http *http = arg;
+    write_requests(out, http);
+    metrics_family(out, "mp2_rejected_total", "counter", "Requests turned away.");
+    for (size_t i = 0; i < REJECT_REASONS; i++) {
+        char labels[48];
+        snprintf(labels, sizeof labels, "reason=\"%s\"", reject_names[i]);
+        metrics_sample(out, "mp2_rejected_total", labels,
+                       (double)counter_value(&http->rejected[i]));
+    }
+    metrics_gauge(out, "mp2_inflight", "Requests at work.", (double)http->inflight);
+    metrics_gauge(out, "mp2_parked", "Requests waiting for work elsewhere.",
+                  (double)http->n_parked);
+    metrics_gauge(out, "mp2_connections", "Open connections.", (double)http->n_conns);
+    metrics_gauge(out, "mp2_body_bytes", "Memory of request bodies.", (double)http->body_bytes);
+}
+
+/* ---- starting ------------------------------------------------------------------------------------------------ */
+
+/* "ADDRESS:PORT", "[v6]:PORT". */
+static bool parse_listen(const char *text, struct sockaddr_storage *out, char *why, size_t size)
+{
+    char host[64];
+    const char *colon = strrchr(text, ':');
+    size_t len = colon != NULL ? (size_t)(colon - text) : 0;
+    char *end = NULL;
+    unsigned long port = colon != NULL ? strtoul(colon + 1, &end, 10) : 65536;
+    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
+    memset(out, 0, sizeof *out);
+    bool ok = len > 0 && len < sizeof host && end != colon + 1 && *end == '\0' && port <= 65535;
+    if (ok) {
+        bool brackets = text[0] == '[' && text[len - 1] == ']';
+        snprintf(host, sizeof host, "%.*s", (int)(brackets ? len - 2 : len),
+                 brackets ? text + 1 : text);
+        if (!brackets && inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+            v4->sin_family = AF_INET;
+            v4->sin_port = htons((uint16_t)port);
+        } else if (brackets && inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+            v6->sin6_family = AF_INET6;
+            v6->sin6_port = htons((uint16_t)port);
+        } else {
+            ok = false;
+        }
+    }
+    if (!ok) {
+        snprintf(why, size,
+                 "listen wants ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, got "
+                 "\"%.64s\"",
+                 text);
+    }
+    return ok;
+}
+
+/* The socket is ours, so that errors name the address and port 0 works in every version. */
+static int listen_socket(const struct sockaddr_storage *address, const char *text, char *why,
+                         size_t size)
+{
+    socklen_t len =
+        address->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int on = 1;
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+        bind(fd, (const struct sockaddr *)address, len) != 0 || listen(fd, 1024) != 0) {
+        snprintf(why, size, "cannot listen on %.64s: %s (setting listen)", text, strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    return fd;
+}
+
+static void write_url(struct http *http, int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+    char host[64] = "?";
+    memset(&address, 0, sizeof address);
+    getsockname(fd, (struct sockaddr *)&address, &len);
+    if (address.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address;
+        inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
+        snprintf(http->url, sizeof http->url, "http://[%s]:%u", host, ntohs(v6->sin6_port));
+    } else {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address;
+        inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
+        snprintf(http->url, sizeof http->url, "http://%s:%u", host, ntohs(v4->sin_port));
+    }
+}
+
+static struct MHD_Daemon *start_daemon(struct http *http, int fd)
+{
+    const struct config *config = http->server->config;
+    struct MHD_OptionItem options[] = {
+        {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, http},
+        {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, http},
+        {MHD_OPTION_URI_LOG_CALLBACK, (intptr_t)on_target, http},
+        {MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)on_library_log, NULL},
+        {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)config->max_connections, NULL},
+        {MHD_OPTION_PER_IP_CONNECTION_LIMIT, (intptr_t)config->max_connections_per_ip, NULL},
+        {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(config->idle_timeout / 1000 + 1), NULL},
+        {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)config->connection_memory, NULL},
+        {MHD_OPTION_LISTEN_SOCKET, (intptr_t)fd, NULL},
+        {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
+        {MHD_OPTION_END, 0, NULL}};
+    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
+                            NULL, on_request, http, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+}
+
+static bool open_handles(struct http *http)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    struct uv_loop_s *uv = loop_uv(http->server->loop);
+    if (info == NULL || uv_poll_init(uv, &http->poll, info->epoll_fd) != 0) {
+        return false;
+    }
+    uv_timer_init(uv, &http->timer);
+    uv_timer_init(uv, &http->sweeper);
+    http->poll.data = http->timer.data = http->sweeper.data = http;
+    http->handles_open = true;
+    uv_poll_start(&http->poll, UV_READABLE, on_readable);
+    uv_timer_start(&http->timer, on_timer, 0, 0);
+    uv_timer_start(&http->sweeper, on_sweep, SWEEP_MS, SWEEP_MS);
+    return true;
+}
+
+static bool make_counters(struct http *http)
+{
+    http->durations = calloc(endpoints_count + 1, sizeof *http->durations);
+    http->answers = calloc((endpoints_count + 1) * MAX_ANSWERS, sizeof *http->answers);
+    for (size_t i = 0; http->durations != NULL && i <= endpoints_count; i++) {
+        histogram_init(&http->durations[i], seconds_bounds, seconds_bounds_count);
+    }
+    return http->durations != NULL && http->answers != NULL;
+}
+
+bool http_start(struct server *server, char *why, size_t size)
+{
+    struct sockaddr_storage address;
+    if (!parse_listen(server->config->listen, &address, why, size)) {
+        return false;
+    }
+    struct http *http = calloc(1, sizeof *http);
+    int fd = listen_socket(&address, server->config->listen, why, size);
+    if (http == NULL || fd < 0) {
+        free(http);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return false;
+    }
+    server->http = http;
+    http->server = server;
+    write_url(http, fd);
+    MHD_set_panic_func(on_panic, NULL);
+    http->daemon = make_counters(http) ? start_daemon(http, fd) : NULL;
+    if (http->daemon == NULL) {
+        snprintf(why, size, "libmicrohttpd did not start: out of memory or descriptors");
+        close(fd);
+        http_stop(server);
+        return false;
+    }
+    if (!open_handles(http)) {
+        snprintf(why, size, "libuv did not take the listener: out of descriptors");
+        http_stop(server);
+        return false;
+    }
+    metrics_section(server->metrics, write_metrics, http);
+    return true;
+}
+
+const char *http_url(const struct http *http)
+{
+    return http->url;
+}
+
+const char *http_library(void)
+{
+    static char text[64];
+    snprintf(text, sizeof text, "libmicrohttpd %s", MHD_get_version());
+    return text;
+}
+
+void http_get_stats(const struct http *http, struct http_stats *stats)
+{
+    stats->connections = http->n_conns;
+    stats->requests = http->n_requests;
+    stats->parked = http->n_parked;
+}
+
+/* ---- stopping ------------------------------------------------------------------------------------------------ */
+
+void http_drain(struct server *server)
+{
+    struct http *http = server->http;
+    if (http->quiesced) {
+        return;
+    }
+    http->quiesced = true;
+    int fd = MHD_quiesce_daemon(http->daemon);
+    if (fd >= 0) {
+        close(fd);
+    }
+    http_kick(http);
+}
+
+bool http_idle(struct server *server)
+{
+    return server->http->n_conns == 0;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct http *http = handle->data;
+    http->handles_closing--;
+}
+
+static void close_handles(struct http *http)
+{
+    uv_handle_t *handles[] = {(uv_handle_t *)&http->poll, (uv_handle_t *)&http->timer,
+                              (uv_handle_t *)&http->sweeper};
+    http->handles_open = false;
+    for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++) {
+        http->handles_closing++;
+        uv_close(handles[i], on_handle_closed);
+    }
+    while (http->handles_closing > 0) {
+        uv_run(loop_uv(http->server->loop), UV_RUN_ONCE);
+    }
+}
+
+/* Answers what is parked and lets libmicrohttpd take note of it. */
+static void release_parked(struct http *http)
+{
+    struct request *next = NULL;
+    for (struct request *req = http->requests; req != NULL; req = next) {
+        next = req->next;
+        if (req->suspended) {
+            give_up(req, 503, "stopping", "the server stopped before the answer was ready");
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        MHD_run(http->daemon);
+    }
+}
+
+void http_stop(struct server *server)
+{
+    struct http *http = server->http;
+    if (http == NULL) {
+        return;
+    }
+    if (http->handles_open) {
+        close_handles(http);
+    }
+    if (http->daemon != NULL) {
+        release_parked(http);
+        MHD_stop_daemon(http->daemon);
+        http->daemon = NULL;
+    }
+}
+
+void http_free(struct http *http)
+{
+    if (http != NULL) {
+        free(http->durations);
+        free(http->answers);
+        free(http);
+    }
+}

@@ -1,0 +1,178 @@
+/* http_internal.h: what the files of the HTTP part share (http.c, admit.c, request.c, reply.c).
+ *
+ *   http.c     the listener: libmicrohttpd inside the uv loop, connections, deadlines, draining
+ *   admit.c    from the first byte to the handler: gate, endpoint, key, limits, body, JSON
+ *   request.c  a request's life: memory, accessors, parking
+ *   reply.c    answers
+ *
+ * Threads. All of it belongs to the loop thread.
+ */
+#ifndef SERVER_HTTP_INTERNAL_H
+#define SERVER_HTTP_INTERNAL_H
+
+#include "server/auth.h"
+#include "server/config.h"
+#include "server/endpoints.h"
+#include "server/http.h"
+#include "server/loop.h"
+#include "server/metrics.h"
+#include "server/workers.h"
+
+#include <microhttpd.h>
+#include <uv.h>
+
+/* The allowed moves: NEW → READING → ADMITTED → (PARKED → ADMITTED)* → REPLYING → DONE;
+ * READING → SWALLOWING when an error is known before the body has come, then → REPLYING. */
+enum request_state {
+    REQUEST_NEW,        /* the request line is there */
+    REQUEST_READING,    /* the headers are accepted; the body comes */
+    REQUEST_SWALLOWING, /* the answer is known; the rest of the body is read and dropped */
+    REQUEST_ADMITTED,   /* the handler runs, or a completion of its work */
+    REQUEST_PARKED,     /* suspended in libmicrohttpd; work is out */
+    REQUEST_REPLYING,   /* handed to libmicrohttpd */
+    REQUEST_DONE
+};
+
+/* One TCP connection. */
+struct conn {
+    struct MHD_Connection *mhd;
+    int fd;
+    int64_t deadline; /* clock_ms; what for depends on the request's state */
+    int64_t idle_since;
+    struct request *req; /* the one being read or answered, or NULL */
+    struct conn *next, **link;
+};
+
+struct arena_block {
+    struct arena_block *next;
+    size_t used, room;
+};
+
+struct pair {
+    const char *name, *value;
+};
+
+#define MAX_QUERY         32
+#define MAX_REPLY_HEADERS 16
+
+struct request {
+    struct http *http;
+    struct conn *conn; /* NULL once the exchange is over */
+    enum request_state state;
+    bool working;   /* work is out: request_resume will come */
+    bool suspended; /* in libmicrohttpd */
+    bool counted;   /* in http->inflight (and its tenant's) */
+
+    char id[65];
+    const char *method;
+    char version[12];
+    bool head;
+    char *path;
+    const char *query_raw;
+    uintptr_t target_at; /* where libmicrohttpd keeps the target, and its length */
+    size_t target_len;
+    const struct endpoint *endpoint;
+    enum api api;
+    struct pair params[ENDPOINT_MAX_PARAMS];
+    size_t n_params;
+    struct pair query[MAX_QUERY];
+    size_t n_query;
+    struct auth_identity who;
+
+    struct arena_block *arena;
+    size_t arena_total;
+
+    char *body;
+    size_t body_len, body_room, body_limit, body_seen;
+    bool has_body, chunked;
+    uint64_t body_declared;
+    int64_t body_started;
+    json_t *json;
+    char json_why[256];
+
+    bool replied;
+    bool close_after;
+    int status;
+    struct MHD_Response *response;
+    size_t reply_bytes;
+    struct pair reply_headers[MAX_REPLY_HEADERS];
+    size_t n_reply_headers;
+
+    void (*cancelled)(struct request *req, void *arg);
+    void *cancelled_arg;
+    void (*done)(struct request *req, void *arg);
+    void *done_arg;
+    struct loop_task task;
+    int64_t deadline; /* of the whole request, clock_ms */
+    struct worker_job job;
+    void (*offload_work)(void *arg, store *reader);
+    void (*offload_done)(struct request *req, void *arg);
+    void *offload_arg;
+    struct storeq_op op;
+    storeq_fn op_run;
+    request_stored op_done;
+    void *op_arg;
+
+    void *data;
+    void (*release_data)(void *data);
+    int64_t started_us;
+    struct request *next, **link; /* in http->requests */
+};
+
+struct http {
+    struct server *server;
+    struct MHD_Daemon *daemon;
+    char url[128];
+    uv_poll_t poll;
+    uv_timer_t timer; /* libmicrohttpd's */
+    uv_timer_t sweeper;
+    bool handles_open;
+    unsigned handles_closing;
+    bool inside, again; /* in MHD_run; run it once more */
+    bool quiesced;
+
+    struct conn *conns;
+    struct request *requests;
+    size_t n_conns, n_requests, n_parked;
+    size_t inflight;
+    size_t body_bytes;
+
+    struct histogram *durations; /* one an endpoint */
+    struct counter *answers;     /* endpoints × statuses */
+    struct counter rejected[8];
+};
+
+/* Why a request was turned away, for mp2_rejected_total. */
+enum reject {
+    REJECT_GATE,
+    REJECT_AUTH,
+    REJECT_FULL,
+    REJECT_DRAINING,
+    REJECT_TOO_LARGE,
+    REJECT_SLOW,
+    REJECT_DEADLINE,
+    REJECT_REASONS
+};
+
+/* http.c */
+void http_kick(struct http *http); /* run libmicrohttpd soon: after a resume, or a slot came free */
+void http_count(struct request *req);
+
+/* admit.c */
+enum MHD_Result admit_call(struct request *req, const char *url, const char *method,
+                           const char *version, const char *upload, size_t *upload_size);
+
+/* request.c */
+struct request *request_new(struct http *http, struct conn *conn, const char *target);
+/* The exchange is over: freed now, or when its work comes back. */
+void request_detach(struct request *req);
+/* Answers a parked request from outside its handler (deadline, client gone, shutdown). */
+void request_give_up(struct request *req);
+/* Suspends or queues what the handler left behind. */
+enum MHD_Result request_settle(struct request *req);
+
+/* reply.c */
+enum MHD_Result reply_send(struct request *req);
+void reply_error(struct request *req, const struct error_view *view);
+
+#endif
