@@ -428,7 +428,9 @@ static void handle_parsed(struct request *req, void *arg)
 static void handle(struct request *req)
 {
     enum body_kind kind = req->endpoint->body;
-    if (kind != BODY_JSON && kind != BODY_JSON_OPTIONAL) {
+    if (req->http->stopping) {
+        reply_problem(req, 503, "stopping", NULL, "the server stopped before this was begun");
+    } else if (kind != BODY_JSON && kind != BODY_JSON_OPTIONAL) {
         req->endpoint->handle(req);
     } else if (req->body_len == 0 && kind == BODY_JSON_OPTIONAL) {
         req->endpoint->handle(req);

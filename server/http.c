@@ -594,6 +594,7 @@ void http_stop(struct server *server)
     if (http == NULL) {
         return;
     }
+    http->stopping = true;
     if (http->handles_open) {
         close_handles(http);
     }

@@ -129,7 +129,7 @@ struct http {
     bool handles_open;
     unsigned handles_closing;
     bool inside, again; /* in MHD_run; run it once more */
-    bool quiesced;
+    bool quiesced, stopping;
 
     struct conn *conns;
     struct request *requests;

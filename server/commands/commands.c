@@ -13,6 +13,9 @@ int cmd_version(int argc, char **argv)
 
 const struct command commands[] = {
     {"bench", "measure matrix products, forward passes and training steps", cmd_bench},
+    {"serve", "serve tasks over HTTP", cmd_serve},
+    {"tenant", "make, list and disable tenants", cmd_tenant},
+    {"key", "make, list and revoke keys", cmd_key},
     {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
     {"inspect", "look into a model, a text or the network's answer", cmd_inspect},
     {"version", "print the version", cmd_version},

@@ -29,6 +29,9 @@ int cmd_bench(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_version(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
+int cmd_tenant(int argc, char **argv);
+int cmd_key(int argc, char **argv);
 
 /* ---- argument helpers (args.c): each prints "mp2 NAME: …" and returns false when the text is wrong */
 bool arg_size(const char *option, const char *text, size_t min, size_t max, size_t *out);
