@@ -334,12 +334,13 @@ static enum MHD_Result begin(struct request *req, const char *method, const char
         req->state = REQUEST_READING;
         return MHD_YES;
     }
-    bool waits = request_header(req, "Expect") != NULL;
-    if (req->has_body && !waits && req->body_declared <= SWALLOW_MAX) {
+    bool waits = req->has_body && request_header(req, "Expect") != NULL;
+    if (!waits && req->body_declared <= SWALLOW_MAX) {
+        /* Also without a body: an answer in the first call costs the connection. */
         req->state = REQUEST_SWALLOWING;
         return MHD_YES;
     }
-    req->close_after = req->close_after || req->has_body;
+    req->close_after = true;
     return reply_send(req);
 }
 
