@@ -35,7 +35,8 @@ struct store {
     int lock_fd; /* -1: none */
     bool reader;
     bool in_group;
-    bool aborted; /* SQLite undid the group; only store_rollback leads out */
+    bool aborted;     /* SQLite undid the group; only store_rollback leads out */
+    uint64_t commits; /* transactions that reached the log */
     struct db_cached cache[DB_MAX_STATEMENTS];
     size_t cached;
 };

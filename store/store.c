@@ -9,6 +9,10 @@
  * savepoint of its own. Some failures (disk full, I/O error, out of memory) make SQLite undo the
  * whole transaction; sqlite3_get_autocommit tells, and the group is then marked as aborted so that
  * nobody writes into the void after it.
+ *
+ * Why a hook on the log. COMMIT can report a failure (out of memory while it cleans up) after the
+ * transaction reached the log. SQLite calls the hook exactly when it did, so that what is stored is
+ * never reported as lost. The hook replaces SQLite's own that checkpoints, so it does that, too.
  */
 #include "store/db.h"
 
@@ -21,10 +25,11 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define MAX_VALUE_BYTES (512 << 20) /* of one text or blob */
-#define MAX_SQL_BYTES   (64 << 10)
-#define MAX_PARAMETERS  64
-#define BACKUP_PAGES    2000
+#define MAX_VALUE_BYTES  (512 << 20) /* of one text or blob */
+#define MAX_SQL_BYTES    (64 << 10)
+#define MAX_PARAMETERS   64
+#define BACKUP_PAGES     2000
+#define CHECKPOINT_PAGES 1000 /* of the log, before they are copied into the database */
 #define WRITER_PRAGMAS                                                                             \
     "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536;"             \
     "PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864;"                            \
@@ -32,6 +37,26 @@
 #define READER_PRAGMAS                                                                             \
     "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -8192;"            \
     "PRAGMA temp_store = MEMORY;"
+
+/* Found again by their addresses, see db.h. */
+static const char sql_begin[] = "BEGIN IMMEDIATE", sql_commit[] = "COMMIT",
+                  sql_rollback[] = "ROLLBACK", sql_savepoint[] = "SAVEPOINT call",
+                  sql_release[] = "RELEASE call", sql_rollback_to[] = "ROLLBACK TO call";
+
+static store_status run(store *s, const char *sql, store_error *err)
+{
+    db_query q;
+    store_status status = db_prepare(s, sql, &q, err);
+    return status == STORE_OK ? db_run(&q, err) : status;
+}
+
+/* STORE_OK when the transaction reached the log, whatever COMMIT said afterwards. */
+static store_status commit(store *s, store_error *err)
+{
+    uint64_t before = s->commits;
+    store_status status = run(s, sql_commit, err);
+    return s->commits != before ? STORE_OK : status;
+}
 
 /* ---- opening ----------------------------------------------------------------------------- */
 
@@ -156,6 +181,17 @@ static store_status check_identity(store *s, bool *empty, store_error *err)
     return STORE_OK;
 }
 
+static int log_written(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    store *s = arg;
+    s->commits++;
+    if (pages >= CHECKPOINT_PAGES) {
+        /* When it fails the log only grows; the next one tries again. */
+        sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    }
+    return SQLITE_OK;
+}
+
 static store_status configure_writer(store *s, const store_options *options, store_error *err)
 {
     char sql[96];
@@ -170,6 +206,7 @@ static store_status configure_writer(store *s, const store_options *options, sto
         snprintf(sql, sizeof sql, "PRAGMA max_page_count = %lld", (long long)options->max_pages);
         status = db_exec(s, sql, err);
     }
+    sqlite3_wal_hook(s->db, log_written, s);
     return status;
 }
 
@@ -192,6 +229,19 @@ static store_status backup_before_migration(store *s, store_error *err)
     return status;
 }
 
+/* Ahead of time: undoing must not need memory. */
+static store_status prepare_transactions(store *s, store_error *err)
+{
+    static const char *const all[] = {sql_begin,     sql_commit,  sql_rollback,
+                                      sql_savepoint, sql_release, sql_rollback_to};
+    store_status status = STORE_OK;
+    for (size_t i = 0; status == STORE_OK && i < sizeof all / sizeof all[0]; i++) {
+        db_query q;
+        status = db_prepare(s, all[i], &q, err);
+    }
+    return status;
+}
+
 static store_status open_writer(store *s, const store_options *options, store_error *err)
 {
     bool empty = false;
@@ -211,7 +261,7 @@ static store_status open_writer(store *s, const store_options *options, store_er
     if (status == STORE_OK) {
         status = db_migrate(s, &db_current_schema, err);
     }
-    return status;
+    return status == STORE_OK ? prepare_transactions(s, err) : status;
 }
 
 store_status store_open(const char *path, const store_options *options, store **out,
@@ -278,7 +328,10 @@ store_status store_begin(store *s, store_error *err)
     if (s->in_group) {
         return db_fail(err, STORE_ESTATE, NULL, "a group is open already");
     }
-    store_status status = db_exec(s, "BEGIN IMMEDIATE", err);
+    store_status status = run(s, sql_begin, err);
+    if (status != STORE_OK) {
+        store_rollback(s);
+    }
     s->in_group = status == STORE_OK;
     return status;
 }
@@ -286,7 +339,7 @@ store_status store_begin(store *s, store_error *err)
 void store_rollback(store *s)
 {
     if (!sqlite3_get_autocommit(s->db)) {
-        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+        (void)!run(s, sql_rollback, NULL);
     }
     s->in_group = false;
     s->aborted = false;
@@ -300,7 +353,7 @@ store_status store_commit(store *s, store_error *err)
     if (s->aborted) {
         return refuse_aborted(err);
     }
-    store_status status = db_exec(s, "COMMIT", err);
+    store_status status = commit(s, err);
     if (status != STORE_OK) {
         store_rollback(s);
     }
@@ -316,7 +369,13 @@ store_status db_write_begin(store *s, store_error *err)
     if (s->aborted) {
         return refuse_aborted(err);
     }
-    return db_exec(s, s->in_group ? "SAVEPOINT call" : "BEGIN IMMEDIATE", err);
+    store_status status = run(s, s->in_group ? sql_savepoint : sql_begin, err);
+    if (status != STORE_OK && !s->in_group) {
+        store_rollback(s);
+    }
+    /* A savepoint without its transaction would be a transaction of its own. */
+    s->aborted = s->in_group && sqlite3_get_autocommit(s->db);
+    return status;
 }
 
 static void undo(store *s)
@@ -325,19 +384,19 @@ static void undo(store *s)
         s->aborted = s->in_group;
         return;
     }
-    const char *sql = s->in_group ? "ROLLBACK TO call; RELEASE call" : "ROLLBACK";
-    if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK) {
-        if (!sqlite3_get_autocommit(s->db)) {
-            sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-        }
-        s->aborted = s->in_group;
+    bool in_group = s->in_group;
+    bool undone = in_group && run(s, sql_rollback_to, NULL) == STORE_OK &&
+                  run(s, sql_release, NULL) == STORE_OK;
+    if (!undone) {
+        store_rollback(s);
+        s->in_group = s->aborted = in_group;
     }
 }
 
 store_status db_write_end(store *s, store_status status, store_error *err)
 {
     if (status == STORE_OK) {
-        status = db_exec(s, s->in_group ? "RELEASE call" : "COMMIT", err);
+        status = s->in_group ? run(s, sql_release, err) : commit(s, err);
     }
     if (status != STORE_OK) {
         undo(s);
