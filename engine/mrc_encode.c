@@ -163,6 +163,12 @@ static eng_status read_options(struct encoding *encoding, eng_error *err)
                             input->options, input->n_options, err);
 }
 
+/* The passage's tokens; NULL when it has none (the list may hold none at all). */
+static const eng_token *tokens_of(const struct encoding *encoding, const struct passage *passage)
+{
+    return passage->tokens.n > 0 ? encoding->tokens.tokens + passage->tokens.first : NULL;
+}
+
 /* ---- fitting ---------------------------------------------------------------------------------------- */
 
 static size_t cost_at_level(const struct encoding *encoding, size_t level)
@@ -211,8 +217,8 @@ static void choose_window(const struct encoding *encoding, size_t field, struct 
         return;
     }
     struct token_range answer =
-        tokens_over(encoding->tokens.tokens + passage->tokens.first, passage->tokens.n,
-                    passage->base, encoding->answer.start, encoding->answer.end);
+        tokens_over(tokens_of(encoding, passage), passage->tokens.n, passage->base,
+                    encoding->answer.start, encoding->answer.end);
     passage->skip =
         window_start(passage->tokens.n, passage->keep, answer.first, answer.first + answer.n);
 }
@@ -236,7 +242,7 @@ static void cut_fields(struct encoding *encoding, size_t budget)
 /* Code points of the caller's text outside the kept tokens; spaces at the cut count as left out. */
 static size_t left_out(const struct encoding *encoding, const struct passage *passage)
 {
-    const eng_token *tokens = encoding->tokens.tokens + passage->tokens.first;
+    const eng_token *tokens = tokens_of(encoding, passage);
     size_t start = passage->base, end = passage->base + passage->limited;
     if (passage->keep == 0 && passage->tokens.n > 0) {
         return passage->code_points;
@@ -262,15 +268,16 @@ static void put(eng_encoded *encoded, const eng_token *tokens, size_t n)
 static void put_context(const struct encoding *encoding, const struct passage *passage,
                         eng_encoded *encoded)
 {
-    const eng_token *kept = encoding->tokens.tokens + passage->tokens.first + passage->skip;
+    const eng_token *tokens = tokens_of(encoding, passage);
     encoded->context = (struct token_range){encoded->len, passage->keep};
     encoded->front_cut = passage->skip > 0 || passage->base > 0;
     encoded->back_cut = passage->skip + passage->keep < passage->tokens.n ||
                         passage->base + passage->limited < passage->code_points;
     for (size_t i = 0; i < passage->keep; i++) {
-        encoded->context_tokens[i] =
-            (eng_token){kept[i].id, kept[i].start + (uint32_t)passage->base,
-                        kept[i].end + (uint32_t)passage->base};
+        eng_token token = tokens[passage->skip + i];
+        token.start += (uint32_t)passage->base;
+        token.end += (uint32_t)passage->base;
+        encoded->context_tokens[i] = token;
     }
 }
 
@@ -281,8 +288,7 @@ static void put_field(const struct encoding *encoding, size_t field, eng_encoded
         put_context(encoding, passage, encoded);
     }
     if (passage->keep > 0) {
-        put(encoded, encoding->tokens.tokens + passage->tokens.first + passage->skip,
-            passage->keep);
+        put(encoded, tokens_of(encoding, passage) + passage->skip, passage->keep);
     }
 }
 
