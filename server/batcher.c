@@ -46,6 +46,8 @@ struct batcher {
     struct fair_queue run_queue;
     bool stopping;
     struct batcher_stats stats;
+
+    struct batcher_histograms seen;
 };
 
 static struct prediction *from_encode(struct fair_item *item)
@@ -59,17 +61,6 @@ static struct prediction *from_run(struct fair_item *item)
 }
 
 /* ---- endings (lock held, but call_done) ---------------------------------------------------- */
-
-static void note(struct batcher_histogram *histogram, size_t value)
-{
-    size_t bucket = 0;
-    while (bucket + 1 < BATCHER_BUCKETS && ((size_t)1 << bucket) < value) {
-        bucket++;
-    }
-    histogram->buckets[bucket]++;
-    histogram->sum += (double)value;
-    histogram->count++;
-}
 
 /* Stops further work on it; what already runs is waited for. */
 static void end_early(struct prediction *p, enum prediction_end end)
@@ -108,9 +99,9 @@ static void settle(struct batcher *b, struct prediction *p, struct prediction **
         p->queue_us = clock_us() - p->submitted_us - p->encode_us - p->infer_us;
         p->queue_us = p->queue_us > 0 ? p->queue_us : 0;
         b->stats.predictions++;
-        b->stats.encode_seconds += (double)p->encode_us * 1e-6;
-        b->stats.queue_seconds += (double)p->queue_us * 1e-6;
-        b->stats.infer_seconds += (double)p->infer_us * 1e-6;
+        histogram_add(&b->seen.encode_seconds, (double)p->encode_us * 1e-6);
+        histogram_add(&b->seen.queue_seconds, (double)p->queue_us * 1e-6);
+        histogram_add(&b->seen.infer_seconds, (double)p->infer_us * 1e-6);
     }
     fair_remove(&b->encode_queue, &p->encode_item);
     fair_remove(&b->run_queue, &p->run_item);
@@ -206,7 +197,7 @@ static void hand_on(struct batcher *b, struct prediction *p, size_t n, const eng
 {
     bool prepared = p->task != NULL && p->mix != NULL;
     for (size_t i = p->encoded; i < p->encoded + n; i++) {
-        note(&b->stats.input_tokens, p->pieces[i].len);
+        histogram_add(&b->seen.input_tokens, (double)p->pieces[i].len);
     }
     double share = (double)p->bytes / (double)p->n;
     fair_charge(&b->encode_queue, &p->encode_item, (double)n * share + 1);
@@ -374,15 +365,15 @@ static void compute(struct batcher *b, size_t n)
     }
 }
 
-static void note_batch(struct batcher_stats *stats, size_t n, size_t rows, size_t tasks)
+static void note_batch(struct batcher *b, size_t n, size_t rows, size_t tasks)
 {
-    stats->batches++;
-    stats->sequences += n;
-    stats->tokens += rows;
-    stats->inflight = 0;
-    note(&stats->batch_sequences, n);
-    note(&stats->batch_tokens, rows);
-    note(&stats->batch_tasks, tasks);
+    b->stats.batches++;
+    b->stats.sequences += n;
+    b->stats.tokens += rows;
+    b->stats.inflight = 0;
+    histogram_add(&b->seen.batch_sequences, (double)n);
+    histogram_add(&b->seen.batch_tokens, (double)rows);
+    histogram_add(&b->seen.batch_tasks, (double)tasks);
 }
 
 /* With the lock, after a batch: accounts for it and settles what it completed. */
@@ -424,7 +415,7 @@ static void run_batch(struct batcher *b)
     size_t tasks = distinct_tasks(b->places, n);
     pthread_mutex_lock(&b->lock);
     if (n > 0) {
-        note_batch(&b->stats, n, rows, tasks);
+        note_batch(b, n, rows, tasks);
         finish_batch(b, n, rows, took, &finished);
     }
     if (finished != NULL) {
@@ -536,6 +527,21 @@ static eng_status allocate(struct batcher *b, eng_error *err)
     return status;
 }
 
+static void init_histograms(struct batcher_histograms *seen)
+{
+    static const double counts[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+    static const double tokens[] = {16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+    const size_t n_counts = sizeof counts / sizeof counts[0];
+    const size_t n_tokens = sizeof tokens / sizeof tokens[0];
+    histogram_init(&seen->batch_sequences, counts, n_counts);
+    histogram_init(&seen->batch_tasks, counts, n_counts);
+    histogram_init(&seen->batch_tokens, tokens, n_tokens);
+    histogram_init(&seen->input_tokens, tokens, n_tokens);
+    histogram_init(&seen->encode_seconds, seconds_bounds, seconds_bounds_count);
+    histogram_init(&seen->queue_seconds, seconds_bounds, seconds_bounds_count);
+    histogram_init(&seen->infer_seconds, seconds_bounds, seconds_bounds_count);
+}
+
 static void release(struct batcher *b)
 {
     fair_fini(&b->encode_queue);
@@ -575,6 +581,7 @@ eng_status batcher_start(const struct batcher_options *options, struct batcher *
         return fault_nomem(err, "batcher");
     }
     b->options = *options;
+    init_histograms(&b->seen);
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->encode_wanted, NULL);
     pthread_cond_init(&b->run_wanted, NULL);
@@ -621,6 +628,11 @@ void batcher_get_stats(struct batcher *b, struct batcher_stats *stats)
     stats->inside_bytes = (size_t)b->encode_queue.held.bytes;
     stats->waiting = b->encode_queue.n_items + b->run_queue.n_items;
     pthread_mutex_unlock(&b->lock);
+}
+
+const struct batcher_histograms *batcher_get_histograms(const struct batcher *b)
+{
+    return &b->seen;
 }
 
 bool batcher_is_idle(struct batcher *b)

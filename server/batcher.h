@@ -16,6 +16,7 @@
 #ifndef SERVER_BATCHER_H
 #define SERVER_BATCHER_H
 
+#include "server/metrics.h"
 #include "server/queue.h"
 #include "server/registry.h"
 
@@ -103,31 +104,27 @@ void batcher_stop(struct batcher *batcher);
 /* FAIR_ADMITTED: taken, done will be called. Otherwise nothing was taken. */
 enum fair_verdict batcher_submit(struct batcher *batcher, struct prediction *prediction);
 /* Drops it as soon as nothing computes with it; it then ends as PREDICTION_CANCELLED, perhaps inside
- * this call. Nothing happens when it is complete. Caller: whoever would otherwise receive done, before
- * it did. */
+ * this call. Nothing happens when it is complete. */
 void batcher_cancel(struct batcher *batcher, struct prediction *prediction);
 /* Frees answers; the struct itself is the submitter's. */
 void prediction_fini(struct prediction *prediction);
 
-#define BATCHER_BUCKETS 16 /* powers of two: at most 1, 2, 4, … ; the last has no upper bound */
-
-struct batcher_histogram {
-    uint64_t buckets[BATCHER_BUCKETS]; /* not cumulative */
-    double sum;
-    uint64_t count;
-};
-
 struct batcher_stats {
-    size_t inside_requests, inside_tokens, inside_bytes;
-    size_t waiting;  /* predictions not yet wholly in a batch */
+    size_t inside_requests, inside_tokens, inside_bytes; /* admitted and not ended */
+    size_t waiting;                                      /* predictions not yet wholly in a batch */
     size_t inflight; /* sequences in the batch that computes now */
-    uint64_t batches, sequences, tokens, dropped;
-    struct batcher_histogram batch_sequences, batch_tokens, batch_tasks, input_tokens;
-    double encode_seconds, queue_seconds, infer_seconds; /* sums over predictions */
-    uint64_t predictions;
+    uint64_t batches, sequences, tokens, predictions;
+    uint64_t dropped; /* inputs of cancelled, late or failed predictions, not computed */
     size_t budget_tokens, max_tokens, workspace_bytes;
     double tokens_per_second; /* at calibration */
 };
+
+/* Live: counted up by the batcher's threads, read by any. */
+struct batcher_histograms {
+    struct histogram batch_sequences, batch_tokens, batch_tasks, input_tokens;
+    struct histogram encode_seconds, queue_seconds, infer_seconds; /* of a prediction */
+};
+const struct batcher_histograms *batcher_get_histograms(const struct batcher *batcher);
 void batcher_get_stats(struct batcher *batcher, struct batcher_stats *stats);
 bool batcher_is_idle(struct batcher *batcher);
 
