@@ -63,6 +63,15 @@
     X(count, store_queue, "1024", 1, 1000000, "writes that may wait for the store thread")         \
     X(count, store_group, "64", 1, 10000, "writes of one transaction")                             \
     X(time, store_group_wait, "2ms", 0, 1000, "how long a transaction gathers writes")             \
+    X(count, max_inputs, "256", 1, 100000, "inputs of one prediction request")                     \
+    X(bytes, max_text, "1M", 64, 67108864, "a text of an input")                                   \
+    X(count, batch_tokens, "8192", 64, 1048576, "most tokens of a batch; sizes the workspace")     \
+    X(count, batch_sequences, "256", 1, 65536, "most inputs of a batch")                           \
+    X(time, batch_time, "20ms", 0, 10000,                                                          \
+      "what a batch should take to compute: its tokens are measured at start; 0: batch_tokens")    \
+    X(count, queue_requests, "4096", 1, 10000000, "predictions waiting or computing; then 503")    \
+    X(count, queue_tokens, "1000000", 1024, 1000000000, "their tokens, as estimated; then 503")    \
+    X(bytes, queue_bytes, "256M", 65536, 1099511627776, "their texts; then 503")                   \
     X(count, max_tenants, "100000", 1, 10000000, "tenants of this server")                         \
     X(count, max_keys, "1000000", 1, 100000000, "keys of this server")
 

@@ -75,6 +75,7 @@ void registry_free(struct registry *registry)
             node = next;
         }
     }
+    drop_pins(registry, 0);
     forms_fini(registry);
     for (size_t i = 0; i < registry->n_tenant_buckets; i++) {
         struct tenant_node *tenant = registry->tenants[i];
@@ -352,6 +353,7 @@ eng_status registry_publish(struct registry *registry, const reg_publication *pu
     }
     struct version *before = node->current;
     node->current = version;
+    drop_pins(registry, pub->task);
     version_release(registry, before);
     return ENG_OK;
 }
@@ -368,6 +370,7 @@ bool registry_remove(struct registry *registry, int64_t tenant, int64_t task)
     registry->n_tasks--;
     registry->bytes -= node_bytes(strlen(node->name)) + MALLOC_OVERHEAD;
     version_release(registry, node->current);
+    drop_pins(registry, task);
     free(node);
     return true;
 }

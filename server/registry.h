@@ -111,6 +111,14 @@ ENG_MUST_CHECK eng_status registry_inline(struct registry *registry, const reg_p
                                           struct version **out, eng_error *err);
 void version_release(struct registry *registry, struct version *version); /* NULL is fine */
 
+/* Versions that requests name by number though another is current: the last few used stay. registry_pin
+ * puts one in (*out is borrowed), registry_find_pin answers NULL when it is not there. Publishing and
+ * removing a task drop its pins. */
+ENG_MUST_CHECK eng_status registry_pin(struct registry *registry, const reg_publication *pub,
+                                       const struct version **out, eng_error *err);
+const struct version *registry_find_pin(const struct registry *registry, int64_t task,
+                                        int64_t number);
+
 /* The compiled form, made on first use; lives as long as the form. Errors are eng_task_new's. Costs
  * up to milliseconds: not on the loop. */
 ENG_MUST_CHECK eng_status form_compile(struct form *form, const eng_task **out, eng_error *err);

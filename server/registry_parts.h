@@ -8,7 +8,8 @@
 #include <stdatomic.h>
 
 #define REG_MAX_BANKS   16
-#define RECENT_INLINE   256  /* forms of inline tasks kept compiled */
+#define RECENT_INLINE   256 /* forms of inline tasks kept compiled */
+#define MAX_PINS        256
 #define NEAREST_NAMES   1000 /* names compared for a "did you mean" */
 #define MALLOC_OVERHEAD 16   /* a fair guess, for registry_bytes */
 
@@ -48,6 +49,11 @@ struct base_node {
     struct base_node *next;
 };
 
+struct pin {
+    int64_t task;            /* 0: never used, nor the places behind it */
+    struct version *version; /* NULL: dropped */
+};
+
 struct registry {
     const eng_model *model;
     const eng_bank *banks[REG_MAX_BANKS];
@@ -62,6 +68,8 @@ struct registry {
     size_t n_form_buckets, n_forms;
     struct form_node *recent[RECENT_INLINE];
     size_t next_recent;
+    struct pin pins[MAX_PINS];
+    size_t next_pin;
     struct base_node *bases; /* few: one a pair of fingerprints ever seen */
 
     size_t bytes;
@@ -71,6 +79,8 @@ struct registry {
 uint64_t hash_bytes(uint64_t seed, const void *data, size_t len);
 ENG_MUST_CHECK eng_status version_new(struct registry *registry, const reg_publication *pub,
                                       struct version **out, eng_error *err);
+/* Drops the pins of one task; 0: of all. */
+void drop_pins(struct registry *registry, int64_t task);
 /* Frees what is left of forms and bases; versions are gone already. */
 void forms_fini(struct registry *registry);
 /* Edit distance in bytes, or something above `limit`. */

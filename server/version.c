@@ -394,3 +394,47 @@ eng_status registry_inline(struct registry *registry, const reg_publication *pub
     }
     return status;
 }
+
+/* ---- pins ---------------------------------------------------------------------------------- */
+
+void drop_pins(struct registry *registry, int64_t task)
+{
+    for (size_t i = 0; i < MAX_PINS && registry->pins[i].task != 0; i++) {
+        struct pin *pin = &registry->pins[i];
+        if (pin->version != NULL && (task == 0 || pin->task == task)) {
+            version_release(registry, pin->version);
+            pin->version = NULL;
+        }
+    }
+}
+
+const struct version *registry_find_pin(const struct registry *registry, int64_t task,
+                                        int64_t number)
+{
+    for (size_t i = 0; i < MAX_PINS; i++) {
+        const struct pin *pin = &registry->pins[i];
+        if (pin->version != NULL && pin->task == task && pin->version->number == number) {
+            return pin->version;
+        }
+    }
+    return NULL;
+}
+
+eng_status registry_pin(struct registry *registry, const reg_publication *pub,
+                        const struct version **out, eng_error *err)
+{
+    struct version *version = NULL;
+    *out = registry_find_pin(registry, pub->task, pub->number);
+    if (*out != NULL) {
+        return ENG_OK;
+    }
+    eng_status status = version_new(registry, pub, &version, err);
+    if (status == ENG_OK) {
+        struct pin *pin = &registry->pins[registry->next_pin];
+        registry->next_pin = (registry->next_pin + 1) % MAX_PINS;
+        version_release(registry, pin->version); /* places fill in order: the first free one ends */
+        *pin = (struct pin){pub->task, version};
+        *out = version;
+    }
+    return status;
+}

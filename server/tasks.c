@@ -1,0 +1,405 @@
+/* tasks.c: rows of the store become entries of the registry; JSON becomes specs and routes. */
+#include "server/tasks.h"
+
+#include "server/fault.h"
+#include "server/log.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- rows to the registry -------------------------------------------------------------------- */
+
+static eng_status read_labels(const json_t *list, eng_task_spec *spec, eng_text *labels,
+                              eng_error *err)
+{
+    size_t n = json_array_size(list);
+    if (n > ENG_MAX_LABELS) {
+        return fault(err, ENG_ELIMIT, "labels", "%zu labels, at most %d", n, ENG_MAX_LABELS);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *label = json_array_get(list, i);
+        if (!json_is_string(label)) {
+            return fault(err, ENG_EFORMAT, "labels", "label %zu is not a string", i);
+        }
+        labels[i] = (eng_text){json_string_value(label), json_string_length(label)};
+    }
+    spec->labels = labels;
+    spec->n_labels = n;
+    return ENG_OK;
+}
+
+eng_status task_spec_of(const store_task *task, eng_task_spec *spec, eng_text *labels,
+                        json_t **keep, eng_error *err)
+{
+    memset(spec, 0, sizeof *spec);
+    *keep = NULL;
+    if (!eng_task_type_parse(task->type, &spec->type)) {
+        return fault(err, ENG_EFORMAT, "type", "no such type: \"%.32s\"", task->type);
+    }
+    spec->may_have_no_answer = (task->flags & STORE_TASK_MAY_HAVE_NO_ANSWER) != 0;
+    if (task->text_template != NULL) {
+        spec->text_template = (eng_text){task->text_template, strlen(task->text_template)};
+    }
+    if (task->labels == NULL) {
+        return ENG_OK;
+    }
+    json_t *list = json_loads(task->labels, 0, NULL);
+    if (list == NULL) {
+        return fault(err, ENG_EFORMAT, "labels", "the stored labels are not JSON");
+    }
+    eng_status status = read_labels(list, spec, labels, err);
+    if (status != ENG_OK) {
+        json_decref(list);
+        return status;
+    }
+    *keep = list;
+    return ENG_OK;
+}
+
+/* The route of a stored version; it may lie unaligned. NULL: out of memory. */
+static float *copy_route(const store_version *version, size_t *len)
+{
+    *len = version->route.len / sizeof(float);
+    float *route = malloc(version->route.len + sizeof(float));
+    if (route != NULL && *len > 0) {
+        memcpy(route, version->route.data, *len * sizeof(float));
+    }
+    return route;
+}
+
+/* Calls `use` with the publication that the rows describe. */
+static eng_status with_publication(const store_task *task, const store_version *version,
+                                   eng_status (*use)(struct registry *registry,
+                                                     const reg_publication *pub, void *arg,
+                                                     eng_error *err),
+                                   struct registry *registry, void *arg, eng_error *err)
+{
+    eng_text labels[ENG_MAX_LABELS];
+    eng_task_spec spec;
+    json_t *keep = NULL;
+    size_t len = 0;
+    eng_status status = task_spec_of(task, &spec, labels, &keep, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    float *route = copy_route(version, &len);
+    const reg_publication pub = {.tenant = task->tenant,
+                                 .task = task->id,
+                                 .name = task->name,
+                                 .spec = &spec,
+                                 .number = version->number,
+                                 .route = route,
+                                 .route_len = len,
+                                 .model_fingerprint = version->model_fingerprint,
+                                 .bank_fingerprint = version->bank_fingerprint};
+    status = route != NULL ? use(registry, &pub, arg, err) : fault_nomem(err, "route");
+    free(route);
+    json_decref(keep);
+    return status;
+}
+
+static eng_status publish(struct registry *registry, const reg_publication *pub, void *arg,
+                          eng_error *err)
+{
+    (void)arg;
+    return registry_publish(registry, pub, err);
+}
+
+static eng_status pin(struct registry *registry, const reg_publication *pub, void *arg,
+                      eng_error *err)
+{
+    return registry_pin(registry, pub, arg, err);
+}
+
+eng_status tasks_publish(struct registry *registry, const store_task *task,
+                         const store_version *version, eng_error *err)
+{
+    return with_publication(task, version, publish, registry, NULL, err);
+}
+
+eng_status tasks_pin(struct registry *registry, const store_task *task,
+                     const store_version *version, const struct version **out, eng_error *err)
+{
+    return with_publication(task, version, pin, registry, (void *)out, err);
+}
+
+struct loading {
+    struct registry *registry;
+    size_t loaded, refused;
+    bool nomem;
+};
+
+static bool load_one(void *arg, const store_task *task, const store_version *current)
+{
+    struct loading *loading = arg;
+    eng_error err;
+    if (current == NULL) {
+        return true;
+    }
+    eng_status status = tasks_publish(loading->registry, task, current, &err);
+    loading->nomem = status == ENG_ENOMEM;
+    if (status == ENG_OK) {
+        loading->loaded++;
+    } else if (loading->refused++ < 10) {
+        log_event(LOG_WARN, "task_refused", "task %lld version %lld: %s: %s", (long long)task->id,
+                  (long long)current->number, err.field, err.text);
+    }
+    return !loading->nomem;
+}
+
+store_status tasks_load(store *s, struct registry *registry, size_t *loaded, size_t *refused,
+                        store_error *err)
+{
+    struct loading loading = {.registry = registry};
+    store_status status = store_tasks_load(s, load_one, &loading, err);
+    *loaded = loading.loaded;
+    *refused = loading.refused;
+    if (status == STORE_OK && loading.nomem) {
+        *err = (store_error){.status = STORE_ENOMEM, .text = "out of memory for the tasks"};
+        status = STORE_ENOMEM;
+    }
+    return status;
+}
+
+/* ---- JSON to specs and routes ---------------------------------------------------------------- */
+
+static bool read_type(const json_t *object, eng_task_type *type, struct problems *problems)
+{
+    static const char *const names[] = {"classification", "pair", "choice", "extractive", NULL};
+    static const eng_task_type types[] = {ENG_CLASSIFICATION, ENG_PAIR, ENG_CHOICE, ENG_EXTRACTIVE};
+    size_t i = 0;
+    if (!json_get_choice(object, "#", "type", JSON_REQUIRED_FIELD, names, &i, problems)) {
+        return false;
+    }
+    *type = types[i];
+    return true;
+}
+
+static bool read_label_list(struct request *req, const json_t *list, eng_task_spec *spec,
+                            struct problems *problems)
+{
+    size_t n = json_array_size(list);
+    eng_text *labels = request_alloc(req, (n + 1) * sizeof *labels);
+    if (labels == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *label = json_array_get(list, i);
+        char key[24];
+        snprintf(key, sizeof key, "%zu", i);
+        if (!json_is_string(label)) {
+            problem_add(problems, "#/labels", key, "a label must be a string, found %s",
+                        json_type_word(label));
+        } else if (json_string_length(label) == 0) {
+            problem_add(problems, "#/labels", key, "a label may not be empty");
+        } else {
+            labels[i] = (eng_text){json_string_value(label), json_string_length(label)};
+        }
+    }
+    spec->labels = labels;
+    spec->n_labels = n;
+    return true;
+}
+
+bool task_read_spec(struct request *req, const json_t *object, eng_task_spec *spec,
+                    struct problems *problems)
+{
+    size_t before = problems->count;
+    json_t *labels = NULL;
+    const char *template_text = NULL;
+    memset(spec, 0, sizeof *spec);
+    if (!read_type(object, &spec->type, problems)) {
+        return false;
+    }
+    bool fixed = spec->type == ENG_CLASSIFICATION || spec->type == ENG_PAIR;
+    if (fixed) {
+        json_get_array(object, "#", "labels", JSON_REQUIRED_FIELD, 2, ENG_MAX_LABELS, &labels,
+                       problems);
+    } else if (json_object_get(object, "labels") != NULL) {
+        problem_add(problems, "#", "labels", "a task of type %s has no labels of its own: %s",
+                    eng_task_type_name(spec->type),
+                    spec->type == ENG_CHOICE ? "each input brings \"options\""
+                                             : "its answers are spans of the context");
+    }
+    if (json_get_string(object, "#", "template", JSON_OPTIONAL_FIELD, 1, ENG_MAX_TEMPLATE_BYTES,
+                        &template_text, problems)) {
+        spec->text_template = (eng_text){template_text, strlen(template_text)};
+    }
+    json_get_bool(object, "#", "may_have_no_answer", JSON_OPTIONAL_FIELD, &spec->may_have_no_answer,
+                  problems);
+    if (labels != NULL && !read_label_list(req, labels, spec, problems)) {
+        return false;
+    }
+    return problems->count == before;
+}
+
+#define ROUTE_BOUND 1000.0 /* sigmoid is flat long before */
+
+static bool read_numbers(struct request *req, const json_t *list, size_t want, const float **route,
+                         size_t *len, struct problems *problems)
+{
+    size_t before = problems->count, n = json_array_size(list);
+    if (n != want) {
+        problem_add(problems, "#", "route", "a route of this bank has %zu numbers, found %zu", want,
+                    n);
+        return false;
+    }
+    float *numbers = request_alloc(req, n * sizeof *numbers);
+    for (size_t i = 0; numbers != NULL && i < n; i++) {
+        const json_t *number = json_array_get(list, i);
+        double value = json_number_value(number);
+        char key[24];
+        snprintf(key, sizeof key, "%zu", i);
+        if (!json_is_number(number)) {
+            problem_add(problems, "#/route", key, "must be a number, found %s",
+                        json_type_word(number));
+        } else if (!isfinite(value) || fabs(value) > ROUTE_BOUND) {
+            problem_add(problems, "#/route", key, "must lie between -%g and %g, found %g",
+                        ROUTE_BOUND, ROUTE_BOUND, value);
+        } else {
+            numbers[i] = (float)value;
+        }
+    }
+    *route = numbers;
+    *len = n;
+    return numbers != NULL && problems->count == before;
+}
+
+static bool read_start(struct request *req, const char *start, const eng_bank *bank,
+                       const float **route, size_t *len, struct problems *problems)
+{
+    const eng_bank_info *info = eng_bank_get_info(bank);
+    if (strcmp(start, "average") == 0) {
+        return true;
+    }
+    for (size_t row = 0; row < info->rows; row++) {
+        if (strcmp(eng_bank_row_name(bank, row), start) == 0) {
+            float *numbers = request_alloc(req, info->route_len * sizeof *numbers);
+            if (numbers == NULL) {
+                return false;
+            }
+            eng_bank_row(bank, row, numbers);
+            *route = numbers;
+            *len = info->route_len;
+            return true;
+        }
+    }
+    problem_add(problems, "#", "start",
+                "\"average\" or the name of one of the %zu router rows of bank \"%s\" (such as "
+                "\"%s\"); there is no such row",
+                info->rows, info->name, info->rows > 0 ? eng_bank_row_name(bank, 0) : "");
+    return false;
+}
+
+bool task_read_route(struct request *req, const json_t *object, const eng_bank *bank,
+                     const float **route, size_t *len, struct problems *problems)
+{
+    const json_t *numbers = json_object_get(object, "route");
+    const char *start = NULL;
+    size_t before = problems->count;
+    *route = NULL;
+    *len = 0;
+    json_get_string(object, "#", "start", JSON_OPTIONAL_FIELD, 1, STORE_MAX_NAME, &start, problems);
+    if (problems->count != before) {
+        return false;
+    }
+    if (numbers == NULL || json_is_null(numbers)) {
+        return start == NULL || read_start(req, start, bank, route, len, problems);
+    }
+    if (start != NULL) {
+        problem_add(problems, "#", "start", "give \"route\" or \"start\", not both");
+        return false;
+    }
+    if (!json_is_array(numbers)) {
+        problem_add(problems, "#", "route", "\"route\" must be an array of %zu numbers, found %s",
+                    eng_bank_get_info(bank)->route_len, json_type_word(numbers));
+        return false;
+    }
+    return read_numbers(req, numbers, eng_bank_get_info(bank)->route_len, route, len, problems);
+}
+
+/* ---- rows to JSON ---------------------------------------------------------------------------- */
+
+/* The stored JSON text as a value; null when absent or damaged. */
+static json_t *json_or_null(const char *text)
+{
+    json_t *value = text != NULL ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    return value != NULL ? value : json_null();
+}
+
+static json_t *description_of(const store_task *task)
+{
+    json_t *metadata = json_or_null(task->metadata);
+    json_t *description = json_incref(json_object_get(metadata, "description"));
+    json_decref(metadata);
+    return description != NULL ? description : json_null();
+}
+
+json_t *task_json(const char *tenant, const store_task *task)
+{
+    char id[REG_MAX_NAME * 2 + 8];
+    snprintf(id, sizeof id, "%s/%s", tenant, task->name);
+    json_t *body = json_object();
+    bool ok =
+        json_put(body, "id", json_string(id)) && json_put(body, "object", json_string("task")) &&
+        json_put(body, "name", json_string(task->name)) &&
+        json_put(body, "type", json_string(task->type)) &&
+        json_put(body, "labels", json_or_null(task->labels)) &&
+        json_put(body, "template", json_text_or_null(task->text_template)) &&
+        json_put(body, "description", description_of(task)) &&
+        json_put(body, "current", task->current > 0 ? json_integer(task->current) : json_null()) &&
+        json_put(body, "created_at", json_seconds(task->created)) &&
+        json_put(body, "updated_at", json_seconds(task->updated));
+    if (ok && strcmp(task->type, "extractive") == 0) {
+        ok = json_put(body, "may_have_no_answer",
+                      json_boolean((task->flags & STORE_TASK_MAY_HAVE_NO_ANSWER) != 0));
+    }
+    if (!ok) {
+        json_decref(body);
+        return NULL;
+    }
+    return body;
+}
+
+static json_t *route_json(const store_version *version)
+{
+    size_t len = 0;
+    float *route = copy_route(version, &len);
+    json_t *list = route != NULL ? json_array() : NULL;
+    for (size_t i = 0; list != NULL && i < len; i++) {
+        if (json_array_append_new(list, json_real((double)route[i])) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    free(route);
+    return list;
+}
+
+json_t *version_json(const char *tenant, const char *base, const store_task *task,
+                     const store_version *version)
+{
+    char model[512];
+    ft_format(model, sizeof model, base, tenant, task->name, task->id, version->number);
+    json_t *body = json_object();
+    bool ok = json_put(body, "object", json_string("task.version")) &&
+              json_put(body, "task", json_string(task->name)) &&
+              json_put(body, "version", json_integer(version->number)) &&
+              json_put(body, "current", json_boolean(version->number == task->current)) &&
+              json_put(body, "model", json_string(model)) &&
+              json_put(body, "route", route_json(version)) &&
+              json_put(body, "method", json_text_or_null(version->method)) &&
+              json_put(body, "started_from", json_text_or_null(version->started_from)) &&
+              json_put(body, "bank", json_text_or_null(version->bank)) &&
+              json_put(body, "model_fingerprint", json_text_or_null(version->model_fingerprint)) &&
+              json_put(body, "bank_fingerprint", json_text_or_null(version->bank_fingerprint)) &&
+              json_put(body, "metrics", json_or_null(version->metrics)) &&
+              json_put(body, "job", json_text_or_null(version->job)) &&
+              json_put(body, "created_at", json_seconds(version->created));
+    if (!ok) {
+        json_decref(body);
+        return NULL;
+    }
+    return body;
+}
