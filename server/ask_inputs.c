@@ -78,7 +78,7 @@ static bool read_options(struct reader *reader, const json_t *object, const char
     size_t n = json_array_size(list);
     eng_text *options = request_alloc(reader->ask->req, n * sizeof *options);
     for (size_t i = 0; options != NULL && i < n; i++) {
-        char place[160], key[24];
+        char place[176], key[24];
         snprintf(place, sizeof place, "%s/options", base);
         snprintf(key, sizeof key, "%zu", i);
         read_text(reader, json_array_get(list, i), place, key, &options[i]);
@@ -164,7 +164,7 @@ static bool read_string(struct reader *reader, const json_t *value, const char *
 
 static bool read_input(struct reader *reader, const json_t *value, size_t i, eng_input *input)
 {
-    char base[160];
+    char base[120];
     if (reader->ask->alone) {
         snprintf(base, sizeof base, "%s", reader->ask->pointer);
     } else {

@@ -25,6 +25,8 @@ const struct endpoint endpoints[] = {
     {"GET", "/metrics", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "metrics", ep_metrics, NULL},
     {"GET", "/version", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "version", ep_version, NULL},
 
+    {"POST", "/v1/predict", PREDICT, BODY_JSON, LIMIT_JSON, API_NATIVE, "predict", ep_predict, NULL},
+
     {"GET", "/v1/me", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "me", ep_me, NULL},
 
     {"GET", "/v1/admin/tenants", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "tenants", ep_tenants_list, NULL},

@@ -75,6 +75,9 @@ void ep_metrics(struct request *req);
 void ep_version(struct request *req);
 void ep_root(struct request *req);
 
+/* ep_predict.c */
+void ep_predict(struct request *req);
+
 /* ep_admin.c */
 void ep_tenants_list(struct request *req);
 void ep_tenants_create(struct request *req);

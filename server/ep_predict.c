@@ -198,13 +198,13 @@ static void read_common(struct request *req, const json_t *body, struct asked *a
 {
     json_t *inputs = NULL;
     uint64_t top_k = 0;
-    json_get_array(body, "#", "inputs", JSON_REQUIRED_FIELD, 1, SIZE_MAX, &inputs, problems);
-    size_t most = request_server(req)->config->max_inputs, n = json_array_size(inputs);
-    if (n > most) {
+    size_t most = request_server(req)->config->max_inputs;
+    if (json_get_array(body, "#", "inputs", JSON_REQUIRED_FIELD, 0, SIZE_MAX, &inputs, problems) &&
+        (json_array_size(inputs) == 0 || json_array_size(inputs) > most)) {
         problem_add(problems, "#", "inputs",
-                    "a request may have at most %zu inputs (setting max_inputs), found %zu: send "
-                    "them in several",
-                    most, n);
+                    "a request has 1 to %zu inputs (setting max_inputs), found %zu%s", most,
+                    json_array_size(inputs),
+                    json_array_size(inputs) > 0 ? ": send them in several" : "");
     }
     asked->inputs = inputs;
     if (json_get_u64(body, "#", "top_k", JSON_OPTIONAL_FIELD, 1, ENG_MAX_LABELS, &top_k,
@@ -262,7 +262,10 @@ static void predict_named(struct request *req, const json_t *body, struct asked 
                           struct problems *problems)
 {
     const char *name = NULL;
-    json_get_string(body, "#", "task", JSON_REQUIRED_FIELD, 1, 1024, &name, problems);
+    json_get_string(body, "#", "task", JSON_OPTIONAL_FIELD, 1, 1024, &name, problems);
+    if (name == NULL && problems->count == 0) {
+        problem_add(problems, "#", "task", "\"task\" may not be null");
+    }
     if (problems->count > 0) {
         reply_problems(req, problems);
         return;

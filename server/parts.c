@@ -1,7 +1,9 @@
 /* parts.c: THE table of the server's parts, in the order they start (server.h). */
 #include "server/server.h"
+#include "server/serving.h"
 
 const struct server_part server_parts[] = {
-    {"none", NULL, NULL, NULL, NULL},
+    {"registry", registry_part_start, NULL, NULL, registry_part_stop},
+    {"batcher", batcher_part_start, NULL, batcher_part_idle, batcher_part_stop},
 };
 const size_t server_parts_count = sizeof server_parts / sizeof server_parts[0];
