@@ -40,18 +40,18 @@ bool linalg_eigen(size_t n, double *a, double *values, double *work, int *iwork)
     return info == 0;
 }
 
-bool linalg_cholesky(size_t n, double *a)
+bool linalg_cholesky(size_t n, double *a, size_t ld)
 {
-    assert(n > 0 && n <= INT_MAX);
-    int order = (int)n, info = 0;
-    dpotrf_("U", &order, a, &order, &info, 1);
-    /* OpenBLAS compares pivots with "<= 0", which a NaN passes. */
-    return info == 0 && isfinite(a[n * n - 1]);
+    assert(n > 0 && n <= ld && ld <= INT_MAX);
+    int order = (int)n, stride = (int)ld, info = 0;
+    dpotrf_("U", &order, a, &stride, &info, 1);
+    /* A pivot that is not a number fails no comparison: it ends in the last one. */
+    return info == 0 && isfinite(a[(n - 1) * ld + n - 1]);
 }
 
-bool linalg_cholesky_inverse(size_t n, double *l)
+bool linalg_cholesky_inverse(size_t n, double *l, size_t ld)
 {
-    int order = (int)n, info = 0;
-    dpotri_("U", &order, l, &order, &info, 1);
+    int order = (int)n, stride = (int)ld, info = 0;
+    dpotri_("U", &order, l, &stride, &info, 1);
     return info == 0;
 }

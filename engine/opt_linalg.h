@@ -1,6 +1,6 @@
 /* opt_linalg.h (private to the optimisers): dense linear algebra in double, on LAPACK and CBLAS.
  *
- * Matrices are square, row-major, n ≤ SEARCH_MAX_DIMS-like sizes (they fit int). Any thread; the
+ * Matrices are square and row-major; sizes fit int. Any thread; the
  * results are the same in every call with the same input as long as BLAS runs on one thread.
  */
 #ifndef ENGINE_OPT_LINALG_H
@@ -18,10 +18,11 @@ size_t linalg_eigen_iwork(size_t n);
 bool linalg_eigen(size_t n, double *a, double *values, double *work, int *iwork);
 
 /* Cholesky factor of a symmetric positive definite matrix, a = L·Lᵀ.
- *   a (n, n): lower triangle read and overwritten by L; the strict upper triangle is left alone.
+ *   a (n, n), rows ld apart: lower triangle read and overwritten by L; the strict upper triangle is
+ *   left alone.
  * False when a is not positive definite. */
-bool linalg_cholesky(size_t n, double *a);
+bool linalg_cholesky(size_t n, double *a, size_t ld);
 /* From L of linalg_cholesky, in place, the lower triangle of a⁻¹. */
-bool linalg_cholesky_inverse(size_t n, double *l);
+bool linalg_cholesky_inverse(size_t n, double *l, size_t ld);
 
 #endif
