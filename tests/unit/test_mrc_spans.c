@@ -111,7 +111,7 @@ static void windows(void)
 {
     eng_task *task = new_qa("{context}？{question}", false);
     REQUIRE(task != NULL);
-    static const size_t places[] = {1, 20, 49, 50, 51, 100, 250, 299, 300};
+    static const size_t places[] = {1, 9, 20, 49, 50, 54, 51, 100, 250, 299, 300};
     static const size_t limits[] = {0, 10, 60};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         for (size_t l = 0; l < sizeof limits / sizeof limits[0]; l++) {
@@ -125,6 +125,7 @@ static void windows(void)
             CHECK(end == start + 1 && ids[start] == tokenizer_id(model.tokenizer, "甲"));
             size_t kept = limits[l] == 10 ? 10 : POSITIONS - PROMPT - 5;
             CHECK_INT(eng_encoded_truncated(encoded), 302 - kept);
+            CHECK(places[i] != 100 || start - encoded->context.first == (kept - 2) / 2);
             float starts[POSITIONS] = {0}, ends[POSITIONS] = {0};
             eng_span span;
             starts[start] = 30;
@@ -137,6 +138,35 @@ static void windows(void)
             eng_encoded_free(encoded);
         }
     }
+    eng_task_free(task);
+}
+
+static void longest_answer(void)
+{
+    eng_task *task = new_qa("{context}？{question}", false);
+    REQUIRE(task != NULL);
+    model.params.positions = 256;
+    eng_field fields[2];
+    eng_example row = row_of(fields, haystack(100, 100), "", 0);
+    eng_encoded *encoded = NULL;
+    CHECK(eng_encode(task, &row.input, 0, &encoded, &err) == ENG_OK);
+    model.params.positions = POSITIONS;
+    REQUIRE(encoded != NULL);
+    static const size_t most[] = {0, 64, 65, 70, 71, 1000};
+    static const size_t wanted[] = {64, 64, 65, 70, 70, 70};
+    float start[256] = {0}, end[256];
+    start[1 + PROMPT + 10] = 20;
+    for (size_t i = 0; i < 256; i++) { /* the longer the better, up to 70 tokens */
+        size_t last = 1 + PROMPT + 79;
+        end[i] = i <= last ? (float)i / 10 : 0;
+    }
+    for (size_t i = 0; i < sizeof most / sizeof most[0]; i++) {
+        eng_span span;
+        CHECK_INT(eng_decode_spans(encoded, start, end, most[i], &span, 1), 1);
+        CHECK_INT(span.start, 10);
+        CHECK_INT(span.end - span.start, wanted[i]);
+    }
+    eng_encoded_free(encoded);
     eng_task_free(task);
 }
 
@@ -321,6 +351,7 @@ int main(void)
     RUN(templates_refused);
     RUN(targets);
     RUN(windows);
+    RUN(longest_answer);
     RUN(longer_answer_than_room);
     RUN(best_spans);
     RUN(probabilities_of_all_spans_sum_to_one);
