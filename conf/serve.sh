@@ -10,7 +10,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 . "$top/conf/packages.sh"
 
 # shellcheck disable=SC2086
-install_missing $BUILD_PACKAGES
+install_missing $BUILD_PACKAGES $RUN_PACKAGES
 log=$(mktemp)
 if ! { cmake -S "$top" -B "$top/build" -G Ninja -DCMAKE_BUILD_TYPE=Release &&
        cmake --build "$top/build" --target mp2; } >"$log" 2>&1; then

@@ -90,7 +90,7 @@ python_tests() {
 
 stage_install() {
     # shellcheck disable=SC2086
-    install_missing $BUILD_PACKAGES $TEST_PACKAGES $LINT_PACKAGES || exit 1
+    install_missing $BUILD_PACKAGES $RUN_PACKAGES $TEST_PACKAGES $LINT_PACKAGES || exit 1
 }
 
 stage_build() {
