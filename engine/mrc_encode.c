@@ -14,11 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/codepoints.h"
 #include "engine/model.h"
 #include "engine/mrc.h"
 #include "engine/status.h"
 #include "engine/task.h"
-#include "engine/utf8.h"
 
 #define NOT_SAID ((size_t)-1)
 
@@ -61,30 +61,14 @@ static const eng_text *find_field(const eng_input *input, const char *name)
 
 static eng_status measure(eng_text text, const char *name, size_t *code_points, eng_error *err)
 {
+    size_t valid = cp_valid_prefix(text);
     *code_points = 0;
-    for (size_t at = 0; at < text.len; (*code_points)++) {
-        uint32_t c;
-        size_t size = utf8_decode((const unsigned char *)text.data + at, text.len - at, &c);
-        if (size == 0) {
-            return fail(err, ENG_EFORMAT, name, "not UTF-8 at byte %zu (0x%02x)", at,
-                        (unsigned char)text.data[at]);
-        }
-        at += size;
+    if (valid < text.len) {
+        return fail(err, ENG_EFORMAT, name, "not UTF-8 at byte %zu (0x%02x)", valid,
+                    (unsigned char)text.data[valid]);
     }
+    *code_points = cp_count(text);
     return ENG_OK;
-}
-
-/* Bytes of the first n code points of valid text. */
-static size_t prefix_bytes(eng_text text, size_t n)
-{
-    size_t at = 0;
-    for (; at < text.len; at++) {
-        bool begins = ((unsigned char)text.data[at] & 0xC0) != 0x80;
-        if (begins && n-- == 0) {
-            break;
-        }
-    }
-    return at;
 }
 
 /* Where a window of `width` over n places begins that keeps [start, end) of them: 0 when the
@@ -119,9 +103,9 @@ static eng_text apply_text_limit(struct encoding *encoding, size_t field, eng_te
         passage->base = window_start(passage->code_points, passage->limited, encoding->answer.start,
                                      encoding->answer.end);
     }
-    size_t first = prefix_bytes(text, passage->base);
+    size_t first = cp_offset(text, passage->base);
     eng_text rest = {text.data + first, text.len - first};
-    return (eng_text){rest.data, prefix_bytes(rest, passage->limited)};
+    return (eng_text){rest.data, cp_offset(rest, passage->limited)};
 }
 
 /* A choice example may come without its context; every other field must be there. */
@@ -471,7 +455,7 @@ static bool answer_is_there(const eng_example *row, size_t *end)
         length > total - row->answer_start) {
         return false;
     }
-    size_t at = prefix_bytes(*context, row->answer_start);
+    size_t at = cp_offset(*context, row->answer_start);
     *end = row->answer_start + length;
     return context->len - at >= row->answer.len &&
            memcmp(context->data + at, row->answer.data, row->answer.len) == 0;

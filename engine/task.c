@@ -9,35 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/codepoints.h"
 #include "engine/model.h"
 #include "engine/status.h"
-#include "engine/utf8.h"
 
 #define LEAST_TEXT_TOKENS 8
-
-static const char *const type_names[] = {
-    [ENG_CLASSIFICATION] = "classification",
-    [ENG_PAIR] = "pair",
-    [ENG_CHOICE] = "choice",
-    [ENG_EXTRACTIVE] = "extractive",
-};
-static const size_t type_count = sizeof type_names / sizeof type_names[0];
-
-const char *eng_task_type_name(eng_task_type type)
-{
-    return (size_t)type < type_count ? type_names[type] : "unknown";
-}
-
-bool eng_task_type_parse(const char *name, eng_task_type *type)
-{
-    for (size_t i = 0; i < type_count; i++) {
-        if (strcmp(name, type_names[i]) == 0) {
-            *type = (eng_task_type)i;
-            return true;
-        }
-    }
-    return false;
-}
 
 static bool has_labels(eng_task_type type)
 {
@@ -169,15 +145,6 @@ static eng_status tokenize_literals(eng_task *task, eng_error *err)
     return ENG_OK;
 }
 
-static size_t count_code_points(const char *text, size_t len)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        n += ((unsigned char)text[i] & 0xC0) != 0x80;
-    }
-    return n;
-}
-
 /* Finds 没有答案 in the hard prompt: the place a sequence without an answer points at. */
 static eng_status find_no_answer(eng_task *task, eng_error *err)
 {
@@ -191,8 +158,8 @@ static eng_status find_no_answer(eng_task *task, eng_error *err)
         if (found == NULL) {
             continue;
         }
-        size_t start = count_code_points(text, (size_t)(found - text));
-        size_t end = start + count_code_points(words, words_len);
+        size_t start = cp_count((eng_text){text, (size_t)(found - text)});
+        size_t end = start + cp_count((eng_text){words, words_len});
         const eng_token *tokens = task->literals.tokens + task->literal[i].first;
         struct token_range range = {0, 0};
         for (size_t t = 0; t < task->literal[i].n; t++) {
@@ -291,7 +258,7 @@ eng_status eng_task_new(const eng_model *model, const eng_bank *bank, const eng_
     if (bank->model != model) {
         return fail(err, ENG_EMISMATCH, "bank", "%s was opened for another model", bank->name);
     }
-    if ((size_t)spec->type >= type_count) {
+    if ((size_t)spec->type > ENG_EXTRACTIVE) {
         return fail(err, ENG_EINVAL, "type", "%d is not a task type", (int)spec->type);
     }
     if (spec->may_have_no_answer && spec->type != ENG_EXTRACTIVE) {
