@@ -259,6 +259,21 @@ static bool is_bank(const char *name)
            (strncmp(name, "bank_", 5) == 0 && has_end(name, ".safetensors"));
 }
 
+/* The authors' .th beside a safetensors file of the same name is the same bank: that one is taken. */
+static bool has_twin(const char *from, const char *name)
+{
+    static const char *const ends[] = {".bank.safetensors", ".safetensors"};
+    char base[NAME_MAX + 1], path[PATH_MAX];
+    bank_base_name(name, base, sizeof base);
+    for (size_t i = 0; has_end(name, ".th") && i < 2; i++) {
+        int len = snprintf(path, sizeof path, "%s/%s%s", from, base, ends[i]);
+        if (len > 0 && len < PATH_MAX && access(path, F_OK) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* bank_shallow.safetensors → shallow.bank.safetensors */
 static eng_status convert_bank_in(const char *from, const char *to, const char *name,
                                   const char *dtype, eng_error *err)
@@ -283,7 +298,7 @@ static eng_status convert_banks(const char *from, const char *to, const char *dt
     }
     for (struct dirent *entry = readdir(stream); entry != NULL && status == ENG_OK;
          entry = readdir(stream)) {
-        if (is_bank(entry->d_name)) {
+        if (is_bank(entry->d_name) && !has_twin(from, entry->d_name)) {
             status = convert_bank_in(from, to, entry->d_name, dtype, err);
         }
     }
