@@ -374,7 +374,7 @@ ENG_MUST_CHECK eng_status eng_evaluate(eng_compute *compute, eng_class who, cons
 typedef enum eng_init { ENG_INIT_AVERAGE, ENG_INIT_RANDOM, ENG_INIT_RETRIEVE } eng_init;
 
 typedef struct eng_adapt_config {
-    const char *method; /* "average", "retrieve", "route" (more to come) */
+    const char *method; /* one of eng_adapt_method; NULL: "route" */
     eng_init init;
     double lr; /* 0: the bank's default */
     double weight_decay;
@@ -386,6 +386,8 @@ typedef struct eng_adapt_config {
     size_t text_limit; /* 0: none */
 } eng_adapt_config;
 
+/* The names a config's method may have: i-th, NULL behind the last. */
+const char *eng_adapt_method(size_t i);
 /* Defaults of `bank`, to be changed field by field. */
 void eng_adapt_defaults(const eng_bank *bank, eng_adapt_config *config);
 
@@ -407,7 +409,8 @@ typedef struct eng_adapt_result {
     size_t best_step;
     double train_loss, dev_loss, dev_accuracy, dev_macro_f1;
     double dev_accuracy_before; /* of the start */
-    size_t steps, tokens, forward_passes;
+    size_t steps, tokens;
+    size_t forward_passes; /* sequences run forward, for whatever purpose */
     double seconds;
     char started_from[96]; /* "average", "random", or the router row retrieved */
 } eng_adapt_result;

@@ -1,0 +1,361 @@
+/* trainer.c: the loop.
+ *
+ * A step draws a batch of rows (all of them when they are few; else epochs, reshuffled), runs it in
+ * micro-batches small enough to let predictions in between, and adds their gradients in a fixed
+ * order: the same seed gives the same bytes whatever else the machine does. Rows without a target
+ * (an answer that was cut away) do not train.
+ */
+#include "engine/trainer.h"
+
+#include "engine/evaluate.h"
+#include "engine/opt_adamw.h"
+#include "engine/status.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t prompt_floats(const eng_bank *bank)
+{
+    return bank->info.layers * bank->info.prompt_tokens * bank->model->info.hidden;
+}
+
+/* ---- room ------------------------------------------------------------------------------------------ */
+
+static eng_status make_order(struct learner *learner, eng_error *err)
+{
+    learner->order = calloc(learner->train.n + 1, sizeof *learner->order);
+    if (learner->order == NULL) {
+        return fail_nomem(err, "rows");
+    }
+    for (size_t i = 0; i < learner->train.n; i++) {
+        if (learner->train.items[i].has_target) {
+            learner->order[learner->n_order++] = i;
+        }
+    }
+    learner->order_at = learner->n_order; /* the first draw shuffles */
+    if (learner->n_order == 0) {
+        return fail(err, ENG_EINVAL, "training_file",
+                    "none of the %zu training rows can train: their answers do not fit the model",
+                    learner->train.n);
+    }
+    return ENG_OK;
+}
+
+eng_status learner_init(struct learner *learner, const eng_dataset *train_set, const size_t *train,
+                        size_t n_train, const eng_dataset *dev_set, const size_t *dev, size_t n_dev,
+                        eng_error *err)
+{
+    size_t labels = eng_task_label_count(learner->task), limit = learner->config.text_limit;
+    rng_seed(&learner->rng, learner->config.seed);
+    learner->began = seconds_now();
+    eng_status status = batch_rows_make(learner->task, train_set, train, n_train, limit, true,
+                                        &learner->train, err);
+    if (status == ENG_OK) {
+        status = make_order(learner, err);
+    }
+    if (status == ENG_OK && n_dev > 0) {
+        status =
+            batch_rows_make(learner->task, dev_set, dev, n_dev, limit, false, &learner->dev, err);
+    }
+    if (status != ENG_OK) {
+        return status;
+    }
+    learner->mix =
+        calloc(learner->bank->info.layers * learner->bank->info.modules + 1, sizeof *learner->mix);
+    learner->confusion = calloc(labels * labels + 1, sizeof *learner->confusion);
+    if (learner->mix == NULL || learner->confusion == NULL) {
+        return fail_nomem(err, "adapt");
+    }
+    size_t longest = learner->train.longest;
+    longest = learner->dev.longest > longest ? learner->dev.longest : longest;
+    return batch_runner_init(&learner->runner, learner->compute, ENG_TRAINING, learner->model,
+                             longest, err);
+}
+
+void learner_fini(struct learner *learner)
+{
+    batch_rows_fini(&learner->train);
+    batch_rows_fini(&learner->dev);
+    batch_runner_fini(&learner->runner);
+    encoder_tape_free(learner->tape);
+    free(learner->order);
+    free(learner->dprompt);
+    free(learner->dmerged);
+    free(learner->mix);
+    free(learner->confusion);
+    memset(learner, 0, sizeof *learner);
+}
+
+size_t learner_tokens(const struct learner *learner)
+{
+    return learner->runner.tokens + learner->train_tokens;
+}
+
+size_t learner_sequences(const struct learner *learner)
+{
+    return learner->runner.sequences + learner->train_sequences;
+}
+
+/* The tape and gradients, made when the first stage asks. */
+static eng_status make_tape(struct learner *learner, unsigned want, eng_error *err)
+{
+    size_t floats = prompt_floats(learner->bank), all = 0;
+    if (learner->tape != NULL) {
+        return ENG_OK;
+    }
+    if (!size_mul(floats, BATCH_MAX_SEQUENCES * sizeof(float), &all)) {
+        return fail_nomem(err, "adapt");
+    }
+    learner->dprompt = malloc(all);
+    learner->dmerged = calloc(floats, sizeof *learner->dmerged);
+    if (learner->dprompt == NULL || learner->dmerged == NULL) {
+        return fail_nomem(err, "adapt");
+    }
+    return encoder_tape_new(learner->model, learner->runner.max_tokens, BATCH_MAX_SEQUENCES, want,
+                            &learner->tape, err);
+}
+
+/* ---- looking at dev ---------------------------------------------------------------------------------- */
+
+bool look_is_better(const struct look *look, const struct look *than)
+{
+    if (look->accuracy > than->accuracy || look->accuracy < than->accuracy) {
+        return look->accuracy > than->accuracy;
+    }
+    return look->loss < than->loss;
+}
+
+eng_status learner_look(struct learner *learner, struct look *look, eng_error *err)
+{
+    size_t labels = eng_task_label_count(learner->task);
+    struct tally tally = {.task = learner->task,
+                          .confusion = labels > 0 ? learner->confusion : NULL};
+    memset(learner->confusion, 0, labels * labels * sizeof *learner->confusion);
+    const struct batch_rows *rows = learner->dev.n > 0 ? &learner->dev : &learner->train;
+    eng_status status =
+        tally_rows(&tally, &learner->runner, learner->bank, rows, learner->mix, NULL, err);
+    *look = (struct look){tally_accuracy(&tally), tally_macro_f1(&tally), tally_loss(&tally)};
+    return status;
+}
+
+/* ---- one step ------------------------------------------------------------------------------------------- */
+
+/* The next `n` items of training into `items`; a new epoch is shuffled anew. */
+static void draw(struct learner *learner, size_t n, size_t *items)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (learner->order_at == learner->n_order) {
+            rng_shuffle(&learner->rng, learner->order, learner->n_order);
+            learner->order_at = 0;
+        }
+        items[i] = learner->order[learner->order_at++];
+    }
+}
+
+/* Items [0, count) that fit the tape, as sequences and targets. */
+struct micro {
+    eng_sequence sequences[BATCH_MAX_SEQUENCES];
+    size_t start[BATCH_MAX_SEQUENCES], end[BATCH_MAX_SEQUENCES];
+    size_t n, tokens;
+};
+
+static void fill_micro(const struct learner *learner, const size_t *items, size_t n,
+                       struct micro *micro)
+{
+    micro->n = micro->tokens = 0;
+    while (micro->n < n && micro->n < BATCH_MAX_SEQUENCES) {
+        const struct batch_item *item = &learner->train.items[items[micro->n]];
+        if (micro->tokens + item->len > learner->runner.max_tokens) {
+            break;
+        }
+        micro->sequences[micro->n] =
+            (eng_sequence){item->ids, item->len, learner->bank, learner->mix, NULL};
+        micro->start[micro->n] = item->start;
+        micro->end[micro->n] = item->end;
+        micro->tokens += item->len;
+        micro->n++;
+    }
+}
+
+static void scale(float *values, size_t n, float by)
+{
+    for (size_t i = 0; i < n; i++) {
+        values[i] *= by;
+    }
+}
+
+/* Adds the micro-batch's share (share = its rows / the step's rows) to *loss and dmerged. */
+static eng_status micro_gradient(struct learner *learner, const struct micro *micro, double share,
+                                 double *loss, eng_error *err)
+{
+    float *start = learner->runner.start, *end = learner->runner.end;
+    eng_status status = encoder_forward_keep(learner->compute, learner->tape, ENG_TRAINING,
+                                             micro->sequences, micro->n, start, end, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    *loss += share * encoder_mrc_loss(micro->sequences, micro->n, start, end, micro->start,
+                                      micro->end, start, end);
+    scale(start, micro->tokens, (float)share);
+    scale(end, micro->tokens, (float)share);
+    status = encoder_backward(learner->compute, learner->tape, ENG_TRAINING, start, end,
+                              learner->dprompt, err);
+    size_t floats = prompt_floats(learner->bank);
+    for (size_t i = 0; i < micro->n && status == ENG_OK; i++) {
+        for (size_t k = 0; k < floats; k++) {
+            learner->dmerged[k] += learner->dprompt[i * floats + k];
+        }
+    }
+    learner->train_tokens += micro->tokens;
+    learner->train_sequences += micro->n;
+    return status;
+}
+
+/* Mean loss of a batch and its gradient by the merged prompt, into learner->dmerged. */
+static eng_status batch_gradient(struct learner *learner, const size_t *items, size_t n,
+                                 double *loss, eng_error *err)
+{
+    struct micro micro;
+    *loss = 0;
+    memset(learner->dmerged, 0, prompt_floats(learner->bank) * sizeof *learner->dmerged);
+    for (size_t done = 0; done < n; done += micro.n) {
+        fill_micro(learner, items + done, n - done, &micro);
+        eng_status status = micro_gradient(learner, &micro, (double)micro.n / (double)n, loss, err);
+        if (status != ENG_OK) {
+            return status;
+        }
+    }
+    return ENG_OK;
+}
+
+static bool all_finite(const float *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(values[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- a stage -------------------------------------------------------------------------------------------- */
+
+struct stage_room {
+    struct adamw *opt;
+    float *gradient;
+    size_t *items;
+    size_t batch;
+};
+
+static eng_status diverged(size_t step, double loss, double lr, eng_error *err)
+{
+    return fail(err, ENG_EDIVERGED, "loss",
+                "the loss is %g at step %zu: try a smaller step size than %g", loss, step, lr);
+}
+
+static eng_status take_step(struct learner *learner, const struct learn_part *part,
+                            struct stage_room *room, struct stage_run *run, eng_error *err)
+{
+    size_t size = part->size(learner);
+    draw(learner, room->batch, room->items);
+    part->use(learner, run->params);
+    eng_status status = batch_gradient(learner, room->items, room->batch, &run->train_loss, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    part->gradient(learner, run->params, learner->dmerged, room->gradient);
+    run->steps++;
+    if (!isfinite(run->train_loss) || !all_finite(room->gradient, size)) {
+        return diverged(run->steps, run->train_loss, learner->config.lr, err);
+    }
+    adamw_step(room->opt, learner->config.lr, learner->config.weight_decay, room->gradient,
+               run->params);
+    if (!all_finite(run->params, size)) {
+        return diverged(run->steps, (double)INFINITY, learner->config.lr, err);
+    }
+    return ENG_OK;
+}
+
+/* Looks at dev when it is time; a vector that is better than all before becomes the best. */
+static eng_status maybe_look(struct learner *learner, const struct learn_part *part,
+                             struct stage_run *run, eng_progress *progress, eng_error *err)
+{
+    struct look look;
+    if (run->steps % learner->config.eval_every != 0 && run->steps != learner->config.steps) {
+        return ENG_OK;
+    }
+    part->use(learner, run->params);
+    eng_status status = learner_look(learner, &look, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    if (!isfinite(look.loss) && learner->dev.n == 0) {
+        return diverged(run->steps, look.loss, learner->config.lr, err);
+    }
+    progress->dev_loss = look.loss;
+    progress->dev_accuracy = look.accuracy;
+    progress->best = look_is_better(&look, &run->look);
+    if (progress->best) {
+        run->look = look;
+        run->best_step = run->steps;
+        memcpy(run->best, run->params, part->size(learner) * sizeof *run->best);
+    }
+    return ENG_OK;
+}
+
+static void report(struct learner *learner, const struct stage_run *run, eng_progress *progress)
+{
+    double seconds = seconds_now() - learner->began;
+    progress->step = run->steps;
+    progress->steps = learner->config.steps;
+    progress->train_loss = run->train_loss;
+    progress->tokens = learner_tokens(learner);
+    progress->seconds = seconds;
+    if (learner->on_progress != NULL && !learner->on_progress(learner->on_progress_arg, progress)) {
+        learner->stop = learner->cancelled = true;
+    }
+    if (learner->config.seconds > 0 && seconds >= learner->config.seconds) {
+        learner->stop = true;
+    }
+}
+
+static eng_status make_room(struct learner *learner, const struct learn_part *part,
+                            struct stage_room *room, eng_error *err)
+{
+    size_t size = part->size(learner);
+    room->batch =
+        learner->config.batch < learner->n_order ? learner->config.batch : learner->n_order;
+    room->gradient = calloc(size, sizeof *room->gradient);
+    room->items = calloc(room->batch, sizeof *room->items);
+    if (room->gradient == NULL || room->items == NULL) {
+        return fail_nomem(err, "adapt");
+    }
+    eng_status status = adamw_new(size, &room->opt, err);
+    return status == ENG_OK ? make_tape(learner, part->want, err) : status;
+}
+
+eng_status learner_stage(struct learner *learner, const struct learn_stage *stage,
+                         struct stage_run *run, eng_error *err)
+{
+    const struct learn_part *part = stage->part;
+    struct stage_room room = {0};
+    eng_status status = make_room(learner, part, &room, err);
+    while (status == ENG_OK && run->steps < learner->config.steps && !learner->stop) {
+        eng_progress progress = {.dev_loss = (double)NAN, .dev_accuracy = (double)NAN};
+        status = take_step(learner, part, &room, run, err);
+        if (status == ENG_OK) {
+            status = maybe_look(learner, part, run, &progress, err);
+        }
+        if (status == ENG_OK) {
+            report(learner, run, &progress);
+        }
+    }
+    if (status == ENG_OK && learner->cancelled) {
+        status = fail(err, ENG_ECANCELLED, NULL, "cancelled at step %zu", run->steps);
+    }
+    adamw_free(room.opt);
+    free(room.gradient);
+    free(room.items);
+    return status;
+}
