@@ -81,6 +81,8 @@ void learner_fini(struct learner *learner)
     encoder_tape_free(learner->tape);
     free(learner->order);
     free(learner->dprompt);
+    free(learner->dstart);
+    free(learner->dend);
     free(learner->dmerged);
     free(learner->mix);
     free(learner->confusion);
@@ -109,7 +111,10 @@ static eng_status make_tape(struct learner *learner, unsigned want, eng_error *e
     }
     learner->dprompt = malloc(all);
     learner->dmerged = calloc(floats, sizeof *learner->dmerged);
-    if (learner->dprompt == NULL || learner->dmerged == NULL) {
+    learner->dstart = calloc(learner->runner.max_tokens, sizeof *learner->dstart);
+    learner->dend = calloc(learner->runner.max_tokens, sizeof *learner->dend);
+    if (learner->dprompt == NULL || learner->dmerged == NULL || learner->dstart == NULL ||
+        learner->dend == NULL) {
         return fail_nomem(err, "adapt");
     }
     return encoder_tape_new(learner->model, learner->runner.max_tokens, BATCH_MAX_SEQUENCES, want,
@@ -190,16 +195,17 @@ static eng_status micro_gradient(struct learner *learner, const struct micro *mi
                                  double *loss, eng_error *err)
 {
     float *start = learner->runner.start, *end = learner->runner.end;
+    float *dstart = learner->dstart, *dend = learner->dend;
     eng_status status = encoder_forward_keep(learner->compute, learner->tape, ENG_TRAINING,
                                              micro->sequences, micro->n, start, end, err);
     if (status != ENG_OK) {
         return status;
     }
     *loss += share * encoder_mrc_loss(micro->sequences, micro->n, start, end, micro->start,
-                                      micro->end, start, end);
-    scale(start, micro->tokens, (float)share);
-    scale(end, micro->tokens, (float)share);
-    status = encoder_backward(learner->compute, learner->tape, ENG_TRAINING, start, end,
+                                      micro->end, dstart, dend);
+    scale(dstart, micro->tokens, (float)share);
+    scale(dend, micro->tokens, (float)share);
+    status = encoder_backward(learner->compute, learner->tape, ENG_TRAINING, dstart, dend,
                               learner->dprompt, err);
     size_t floats = prompt_floats(learner->bank);
     for (size_t i = 0; i < micro->n && status == ENG_OK; i++) {

@@ -66,6 +66,7 @@ struct learner {
     struct encoder_tape *tape; /* NULL until a stage needs gradients */
     float *dprompt;            /* (BATCH_MAX_SEQUENCES, Lp, P, H) */
     float *dmerged;            /* (Lp, P, H) */
+    float *dstart, *dend;      /* (tokens of a micro-batch) */
     float *mix;                /* (Lp, K) */
     size_t *confusion;         /* of a look */
     double began;

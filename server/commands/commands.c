@@ -18,6 +18,7 @@ const struct command commands[] = {
     {"key", "make, list and revoke keys", cmd_key},
     {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
     {"inspect", "look into a model, a text or the network's answer", cmd_inspect},
+    {"eval", "few-shot evaluation of task folders", cmd_eval},
     {"version", "print the version", cmd_version},
 };
 const size_t commands_count = sizeof commands / sizeof commands[0];
