@@ -7,6 +7,8 @@
 #include "engine/weights.h"
 #include "tests/unit/test.h"
 
+#include <unistd.h>
+
 #define GOLDEN_DIR       TEST_SOURCE_DIR "/tests/golden"
 #define GOLDEN_SEQUENCES 3
 #define GOLDEN_MAX_LEN   64
@@ -59,19 +61,6 @@ static inline void golden_check(struct golden *g, const char *name, const float 
     }
 }
 
-/* The bank files carry no bias for the head; the expected logits were made with the model's. */
-static inline bool golden_bias(struct golden *g)
-{
-    struct weights *file = NULL;
-    const struct tensor *bias = NULL;
-    eng_error err = {0};
-    bool ok = weights_open(GOLDEN_DIR "/model.safetensors", &file, &err) == ENG_OK &&
-              (bias = weights_find(file, "qa_outputs.bias")) != NULL && bias->count == 2 &&
-              tensor_read_f32(bias, g->bank->head_b, &err) == ENG_OK;
-    weights_free(file);
-    return ok;
-}
-
 static inline bool golden_ids(struct golden *g)
 {
     int64_t spans[2 * GOLDEN_SEQUENCES], row = 0;
@@ -111,22 +100,55 @@ static inline void golden_close(struct golden *g)
     *g = (struct golden){0};
 }
 
-/* `kind` is "shallow" or "deep". */
-static inline bool golden_open(struct golden *g, const char *kind)
+/* A folder of its own with config.json and one PyTorch file of the golden weights, called as
+ * transformers calls it. */
+static inline bool golden_torch_dir(const char *file, char dir[32])
 {
-    eng_error err = {0};
-    char bank[512], expected[512];
-    *g = (struct golden){0};
-    snprintf(bank, sizeof bank, "%s/bank_%s.safetensors", GOLDEN_DIR, kind);
-    snprintf(expected, sizeof expected, "%s/expected_%s.safetensors", GOLDEN_DIR, kind);
-    if (eng_model_open(GOLDEN_DIR, &g->model, &err) != ENG_OK ||
-        eng_bank_open(g->model, bank, false, &g->bank, &err) != ENG_OK ||
-        weights_open(expected, &g->expected, &err) != ENG_OK || !golden_ids(g) || !golden_bias(g)) {
-        TEST_FAIL_("golden %s: %s %s", kind, err.field, err.text);
-        golden_close(g);
+    char from[512], to[512];
+    snprintf(dir, 32, "/tmp/mp2-golden-XXXXXX");
+    if (mkdtemp(dir) == NULL) {
         return false;
     }
-    return true;
+    snprintf(from, sizeof from, "%s/config.json", GOLDEN_DIR);
+    snprintf(to, sizeof to, "%s/config.json", dir);
+    bool ok = symlink(from, to) == 0;
+    snprintf(from, sizeof from, "%s/%s", GOLDEN_DIR, file);
+    snprintf(to, sizeof to, "%s/pytorch_model.bin", dir);
+    return symlink(from, to) == 0 && ok;
+}
+
+static inline void golden_remove_dir(const char *dir)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/pytorch_model.bin", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
+/* `kind` is "shallow" or "deep"; `weights` NULL for the safetensors files, or the name of a PyTorch
+ * file of the same backbone, and then the bank is the authors' .th. */
+static inline bool golden_open(struct golden *g, const char *kind, const char *weights)
+{
+    eng_error err = {0};
+    char bank[512], expected[512], dir[32] = "";
+    *g = (struct golden){0};
+    snprintf(bank, sizeof bank, "%s/bank_%s.%s", GOLDEN_DIR, kind,
+             weights != NULL ? "th" : "safetensors");
+    snprintf(expected, sizeof expected, "%s/expected_%s.safetensors", GOLDEN_DIR, kind);
+    bool ok = weights == NULL || golden_torch_dir(weights, dir);
+    ok = ok && eng_model_open(weights != NULL ? dir : GOLDEN_DIR, &g->model, &err) == ENG_OK &&
+         eng_bank_open(g->model, bank, false, &g->bank, &err) == ENG_OK &&
+         weights_open(expected, &g->expected, &err) == ENG_OK && golden_ids(g);
+    if (dir[0] != '\0') {
+        golden_remove_dir(dir);
+    }
+    if (!ok) {
+        TEST_FAIL_("golden %s: %s %s", kind, err.field, err.text);
+        golden_close(g);
+    }
+    return ok;
 }
 
 #endif

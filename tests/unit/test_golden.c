@@ -28,11 +28,12 @@ static void close_run(struct run *r)
     golden_close(&r->g);
 }
 
-static bool open_run(struct run *r, const char *kind, const char *kernel, unsigned want)
+static bool open_run(struct run *r, const char *kind, const char *weights, const char *kernel,
+                     unsigned want)
 {
     eng_error err = {0};
     memset(r, 0, sizeof *r);
-    if (!golden_open(&r->g, kind)) {
+    if (!golden_open(&r->g, kind, weights)) {
         return false;
     }
     const eng_bank_info *info = eng_bank_get_info(r->g.bank);
@@ -175,7 +176,7 @@ static void everything(const char *kind, const char *kernel)
 {
     struct run *r = malloc(sizeof *r);
     REQUIRE(r != NULL);
-    if (open_run(r, kind, kernel, WANT_PROMPT | WANT_HEAD | WANT_WEIGHTS)) {
+    if (open_run(r, kind, NULL, kernel, WANT_PROMPT | WANT_HEAD | WANT_WEIGHTS)) {
         struct bank_noise noise = {golden_tensor(&r->g, "train.noise_u", NULL), 1};
         check_stage(r, "eval", NULL);
         check_hidden(r);
@@ -187,11 +188,11 @@ static void everything(const char *kind, const char *kernel)
 }
 
 /* The frozen tape keeps less and must not compute less right. */
-static void frozen(const char *kind)
+static void frozen(const char *kind, const char *weights)
 {
     struct run *r = malloc(sizeof *r);
     REQUIRE(r != NULL);
-    if (open_run(r, kind, NULL, WANT_PROMPT)) {
+    if (open_run(r, kind, weights, NULL, WANT_PROMPT)) {
         struct bank_noise noise = {golden_tensor(&r->g, "train.noise_u", NULL), 1};
         check_stage(r, "eval", NULL);
         check_stage(r, "train", &noise);
@@ -230,12 +231,38 @@ static void deep_with_vectors(void)
 
 static void shallow_frozen(void)
 {
-    frozen("shallow");
+    frozen("shallow", NULL);
 }
 
 static void deep_frozen(void)
 {
-    frozen("deep");
+    frozen("deep", NULL);
+}
+
+static void from_a_zip_checkpoint(void)
+{
+    frozen("shallow", "pytorch_model.bin");
+    frozen("deep", "pytorch_model.bin");
+}
+
+static void from_a_legacy_checkpoint(void)
+{
+    frozen("shallow", "pytorch_model_legacy.bin");
+    frozen("deep", "pytorch_model_legacy.bin");
+}
+
+/* Half precision moves the logits, but not far. */
+static void from_a_half_checkpoint(void)
+{
+    struct run *r = malloc(sizeof *r);
+    REQUIRE(r != NULL);
+    if (open_run(r, "shallow", "pytorch_model_fp16.bin", NULL, WANT_PROMPT)) {
+        eng_route_mix(r->g.bank, r->route, r->mix);
+        float loss = (float)step(r);
+        golden_check(&r->g, "eval.loss", &loss, 1, 5e-3);
+        close_run(r);
+    }
+    free(r);
 }
 
 int main(void)
@@ -247,5 +274,8 @@ int main(void)
     RUN(deep_with_vectors);
     RUN(shallow_frozen);
     RUN(deep_frozen);
+    RUN(from_a_zip_checkpoint);
+    RUN(from_a_legacy_checkpoint);
+    RUN(from_a_half_checkpoint);
     TESTS_END;
 }
