@@ -27,6 +27,21 @@ const struct endpoint endpoints[] = {
 
     {"POST", "/v1/predict", PREDICT, BODY_JSON, LIMIT_JSON, API_NATIVE, "predict", ep_predict, NULL},
 
+    {"GET", "/v1/tasks", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "tasks", ep_tasks_list, NULL},
+    {"POST", "/v1/tasks", ADAPT, BODY_JSON, LIMIT_JSON, API_NATIVE, "tasks", ep_tasks_create, NULL},
+    {"GET", "/v1/tasks/{task}", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "tasks", ep_task_get, NULL},
+    {"PATCH", "/v1/tasks/{task}", ADAPT, BODY_JSON, LIMIT_JSON, API_NATIVE, "tasks", ep_task_update, NULL},
+    {"DELETE", "/v1/tasks/{task}", ADAPT, BODY_NONE, LIMIT_NONE, API_NATIVE, "tasks", ep_task_delete, NULL},
+    {"GET", "/v1/tasks/{task}/versions", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "versions", ep_versions_list, NULL},
+    {"POST", "/v1/tasks/{task}/versions", ADAPT, BODY_JSON, LIMIT_JSON, API_NATIVE, "versions", ep_versions_import, NULL},
+    {"GET", "/v1/tasks/{task}/versions/{version}", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "versions", ep_version_get, NULL},
+    {"POST", "/v1/tasks/{task}/current", ADAPT, BODY_JSON, LIMIT_JSON, API_NATIVE, "versions", ep_task_current, NULL},
+    {"PUT", "/v1/tasks/{task}/current", ADAPT, BODY_JSON, LIMIT_JSON, API_NATIVE, "versions", ep_task_current, NULL},
+
+    {"GET", "/v1/models", ANY, BODY_NONE, LIMIT_NONE, API_OPENAI, "models", ep_models_list, NULL},
+    {"GET", "/v1/models/{model}", ANY, BODY_NONE, LIMIT_NONE, API_OPENAI, "models", ep_model_get, NULL},
+    {"DELETE", "/v1/models/{model}", ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "models", ep_model_delete, NULL},
+
     {"GET", "/v1/me", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "me", ep_me, NULL},
 
     {"GET", "/v1/admin/tenants", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "tenants", ep_tenants_list, NULL},

@@ -78,6 +78,24 @@ void ep_root(struct request *req);
 /* ep_predict.c */
 void ep_predict(struct request *req);
 
+/* ep_tasks.c */
+void ep_tasks_list(struct request *req);
+void ep_tasks_create(struct request *req);
+void ep_task_get(struct request *req);
+void ep_task_update(struct request *req);
+void ep_task_delete(struct request *req);
+
+/* ep_versions.c */
+void ep_versions_list(struct request *req);
+void ep_versions_import(struct request *req);
+void ep_version_get(struct request *req);
+void ep_task_current(struct request *req);
+
+/* ep_models.c */
+void ep_models_list(struct request *req);
+void ep_model_get(struct request *req);
+void ep_model_delete(struct request *req);
+
 /* ep_admin.c */
 void ep_tenants_list(struct request *req);
 void ep_tenants_create(struct request *req);
