@@ -51,6 +51,12 @@ const struct endpoint endpoints[] = {
     {"GET", "/v1/admin/tenants/{tenant}/keys", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_keys_list, NULL},
     {"POST", "/v1/admin/tenants/{tenant}/keys", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "keys", ep_keys_create, NULL},
     {"DELETE", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_key_revoke, NULL},
+
+    {"POST", "/v1/files", ADAPT, BODY_STREAM, LIMIT_FILE, API_OPENAI, "files", ep_files_create, &upload_sink},
+    {"GET", "/v1/files", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "files", ep_files_list, NULL},
+    {"GET", "/v1/files/{file}", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "files", ep_file_get, NULL},
+    {"GET", "/v1/files/{file}/content", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "files", ep_file_content, NULL},
+    {"DELETE", "/v1/files/{file}", ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "files", ep_file_delete, NULL},
 };
 /* clang-format on */
 const size_t endpoints_count = sizeof endpoints / sizeof endpoints[0];

@@ -106,4 +106,12 @@ void ep_keys_create(struct request *req);
 void ep_key_revoke(struct request *req);
 void ep_me(struct request *req);
 
+/* ep_files.c */
+extern const struct body_sink upload_sink;
+void ep_files_create(struct request *req);
+void ep_files_list(struct request *req);
+void ep_file_get(struct request *req);
+void ep_file_content(struct request *req);
+void ep_file_delete(struct request *req);
+
 #endif

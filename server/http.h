@@ -64,6 +64,9 @@ int64_t request_started_us(const struct request *req); /* clock_us when its head
 void *request_alloc(struct request *req, size_t size);
 char *request_printf(struct request *req, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* Counts `more` bytes that a BODY_STREAM endpoint keeps of its body to max_body_memory, until the
+ * request ends. False: replied 503. */
+bool request_reserve(struct request *req, size_t more);
 /* One pointer of the handler's own; `release` (may be NULL) is called with it when the request ends. */
 void request_set_data(struct request *req, void *data, void (*release)(void *data));
 void *request_data(const struct request *req);

@@ -77,6 +77,19 @@ char *request_printf(struct request *req, const char *format, ...)
     return text;
 }
 
+bool request_reserve(struct request *req, size_t more)
+{
+    struct http *http = req->http;
+    uint64_t limit = http->server->config->max_body_memory;
+    if (more > limit || http->body_bytes > limit - more) {
+        reply_full(req, "max_body_memory", limit);
+        return false;
+    }
+    http->body_bytes += more;
+    req->body_room += more;
+    return true;
+}
+
 void request_set_data(struct request *req, void *data, void (*release)(void *data))
 {
     req->data = data;

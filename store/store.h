@@ -209,9 +209,9 @@ typedef struct store_task {
 
 /* Immutable once stored. */
 typedef struct store_version {
-    int64_t task;   /* id */
-    int64_t number; /* 1, 2, … per task, given by the store */
-    store_blob route;
+    int64_t task;            /* id */
+    int64_t number;          /* 1, 2, … per task, given by the store */
+    store_blob route;        /* absent: the average, nothing learnt; read back with len 0 */
     store_blob prompt, head; /* large; only store_version_blobs reads them back */
     const char *method;
     const char *started_from;      /* or NULL */

@@ -103,7 +103,7 @@ static store_status insert_row(store *s, int64_t task, int64_t number, int64_t b
     db_bind_int(&q, task);
     db_bind_int(&q, number);
     db_bind_int(&q, base);
-    db_bind_blob(&q, version->route.data, version->route.len);
+    db_bind_blob(&q, version->route.data != NULL ? version->route.data : "", version->route.len);
     db_bind_text(&q, version->method);
     db_bind_text(&q, version->started_from);
     db_bind_text(&q, version->metrics);
@@ -116,9 +116,6 @@ static store_status insert_row(store *s, int64_t task, int64_t number, int64_t b
 
 static store_status check_version(store *s, const store_version *version, store_error *err)
 {
-    if (version->route.data == NULL || version->route.len == 0) {
-        return db_fail(err, STORE_EINVAL, "route", "a version needs a route");
-    }
     if (version->model_fingerprint == NULL || version->bank_fingerprint == NULL ||
         version->bank == NULL) {
         return db_fail(err, STORE_EINVAL, "fingerprint",

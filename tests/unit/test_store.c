@@ -309,8 +309,13 @@ static void versions(void)
     page.after = "2";
     OK(store_version_list(s, a, id, &page, mem, &items, &n, &more, &err));
     CHECK(n == 1 && !more && items[0].number == 1);
-    version.route = (store_blob){0};
+    version.bank = NULL;
     FAILS(store_version_add(s, a, id, &version, true, &number, &err), STORE_EINVAL);
+    version.bank = "shallow";
+    version.route = (store_blob){0}; /* the average */
+    OK(store_version_add(s, a, id, &version, true, &number, &err));
+    OK(store_version_get(s, a, id, number, mem, &got, &err));
+    CHECK_INT(got.route.len, 0);
     task.name = "empty";
     OK(store_task_create(s, &task, NULL, &number, &err));
     struct seen_tasks seen = {0};
