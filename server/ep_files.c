@@ -175,6 +175,21 @@ static void take_upload(struct request *req, const char *bytes, size_t len)
 
 const struct body_sink upload_sink = {begin_upload, take_upload};
 
+/* ---- texts ------------------------------------------------------------------------------------- */
+
+/* Appends, cut to fit. */
+static void append(char *text, size_t size, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void append(char *text, size_t size, const char *format, ...)
+{
+    size_t at = strlen(text);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text + at, size - at, format, args);
+    va_end(args);
+}
+
 /* ---- judging the rows ------------------------------------------------------------------------- */
 
 static json_t *label_list(const eng_dataset *set)
@@ -253,15 +268,14 @@ static json_t *status_text(const json_t *details)
     if (bad == 0) {
         return json_null();
     }
-    size_t at = (size_t)snprintf(text, sizeof text, "%lld of %lld rows are not used",
-                                 (long long)bad, (long long)(good + bad));
+    snprintf(text, sizeof text, "%lld of %lld rows are not used", (long long)bad,
+             (long long)(good + bad));
     for (size_t i = 0; i < json_array_size(errors) && i < SHOWN_PER_TEXT; i++) {
         const json_t *error = json_array_get(errors, i);
-        at +=
-            (size_t)snprintf(text + at, sizeof text - at, "%s line %lld %s: %s", i == 0 ? ":" : ";",
-                             (long long)json_integer_value(json_object_get(error, "line")),
-                             json_string_value(json_object_get(error, "pointer")),
-                             json_string_value(json_object_get(error, "message")));
+        append(text, sizeof text, "%s line %lld %s: %s", i == 0 ? ":" : ";",
+               (long long)json_integer_value(json_object_get(error, "line")),
+               json_string_value(json_object_get(error, "pointer")),
+               json_string_value(json_object_get(error, "message")));
     }
     return json_string(text);
 }
@@ -334,11 +348,10 @@ static void upload_stored(struct request *req, store_status status, const store_
 static void reply_bad_rows(struct request *req, const struct upload *upload)
 {
     char text[768];
-    size_t at = (size_t)snprintf(text, sizeof text, "%s", upload->err.text);
+    snprintf(text, sizeof text, "%s", upload->err.text);
     for (size_t i = 0; i < upload->n_errors && i < SHOWN_PER_TEXT; i++) {
-        at += (size_t)snprintf(text + at, sizeof text - at, "; line %zu %s: %s",
-                               upload->errors[i].line, upload->errors[i].pointer,
-                               upload->errors[i].text);
+        append(text, sizeof text, "; line %zu %s: %s", upload->errors[i].line,
+               upload->errors[i].pointer, upload->errors[i].text);
     }
     json_t *body = json_pack("{s:{s:s, s:s, s:s, s:s, s:o}}", "error", "message", text, "type",
                              "invalid_request_error", "param", "file", "code", "invalid_rows",
