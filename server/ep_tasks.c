@@ -223,6 +223,7 @@ void ep_tasks_list(struct request *req)
         return;
     }
     call->query.by_name = true;
+    call->query.page.oldest_first = true; /* rising names */
     call->query.page.limit = (size_t)limit;
     call->query.page.after = after != NULL ? task_own_name(req, after) : NULL;
     call->query.prefix = request_query(req, "prefix");

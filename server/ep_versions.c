@@ -220,7 +220,8 @@ static bool read_import(struct request *req, struct task_call *call)
                     &problems);
     json_get_string(body, "#", "started_from", JSON_OPTIONAL_FIELD, 0, STORE_MAX_NAME,
                     &call->version.started_from, &problems);
-    if (json_object_get(body, "route") == NULL && json_object_get(body, "start") == NULL) {
+    const json_t *given = json_object_get(body, "route");
+    if ((given == NULL || json_is_null(given)) && json_object_get(body, "start") == NULL) {
         problem_add(&problems, "#", "route", "\"route\" is missing: give its %zu numbers",
                     eng_bank_get_info(bank)->route_len);
     }

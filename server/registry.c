@@ -440,7 +440,7 @@ const char *registry_nearest(const struct registry *registry, int64_t tenant, co
     const struct tenant_node *own = find_tenant(registry, tenant);
     const struct task_node *node = own != NULL ? own->newest : NULL;
     size_t len = strlen(name);
-    size_t best = len / 3 + 1;
+    size_t best = len / 6 + 1;
     const char *nearest = NULL;
     for (size_t seen = 0; node != NULL && seen < NEAREST_NAMES; seen++) {
         size_t distance = name_distance(node->name, name, best);
