@@ -4,6 +4,7 @@
  * compared with a floor. Matrices are the size of real weights, so they come from the caches and
  * memory that a forward pass would find them in.
  */
+#include "engine/arena.h"
 #include "engine/bank.h"
 #include "engine/encoder.h"
 #include "engine/gemm.h"
@@ -54,48 +55,48 @@ static double bench_peak(eng_compute *compute, double seconds)
 /* ---- matrix products ---- */
 
 struct operands {
+    struct arena arena;
     float *a, *w, *c;
+    void *memory; /* for the packed w */
     struct gemm_packed *packed;
 };
 
-static void operands_fini(struct operands *o)
+static void operands_carve(struct operands *o, struct arena *arena, size_t m, size_t n, size_t k)
 {
-    free(o->a);
-    free(o->w);
-    free(o->c);
-    gemm_packed_free(o->packed);
+    size_t bytes = gemm_packed_bytes(n, k);
+    o->a = arena_floats(arena, m, gemm_stride(k));
+    o->w = arena_floats(arena, n, k);
+    o->c = arena_floats(arena, m, gemm_stride(n));
+    o->memory = arena_take(arena, bytes, 1);
+    arena->overflow = arena->overflow || bytes == 0;
 }
 
-static float *noise(size_t rows, size_t stride, struct rng *rng)
+static void noise(float *values, size_t count, struct rng *rng)
 {
-    size_t count = 0, bytes = 0;
-    if (!size_mul(rows, stride, &count) || !size_mul(count, sizeof(float), &bytes)) {
-        return NULL;
-    }
-    float *values = malloc(bytes);
-    for (size_t i = 0; values != NULL && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         values[i] = (float)(rng_uniform(rng) - 0.5);
     }
-    return values;
 }
 
 static eng_status operands_init(struct operands *o, size_t m, size_t n, size_t k, bool vector,
                                 eng_error *err)
 {
+    struct arena plan = arena_plan();
     struct rng rng;
-    rng_seed(&rng, 1);
-    *o = (struct operands){.a = noise(m, gemm_stride(k), &rng),
-                           .w = noise(n, k, &rng),
-                           .c = noise(m, gemm_stride(n), &rng)};
-    if (o->a == NULL || o->w == NULL || o->c == NULL) {
-        operands_fini(o);
-        return fail_nomem(err, "gemm");
-    }
-    eng_status status = vector ? gemm_pack(o->w, n, k, &o->packed, err) : ENG_OK;
+    *o = (struct operands){0};
+    operands_carve(o, &plan, m, n, k);
+    eng_status status = arena_init(&o->arena, &plan, "gemm", err);
     if (status != ENG_OK) {
-        operands_fini(o);
+        return status;
     }
-    return status;
+    operands_carve(o, &o->arena, m, n, k);
+    rng_seed(&rng, 1);
+    noise(o->a, m * gemm_stride(k), &rng);
+    noise(o->w, n * k, &rng);
+    if (vector) {
+        o->packed = gemm_pack(o->w, n, k, o->memory);
+    }
+    return ENG_OK;
 }
 
 static eng_status bench_product(eng_compute *compute, size_t m, size_t n, size_t k, double seconds,
@@ -131,7 +132,7 @@ static eng_status bench_product(eng_compute *compute, size_t m, size_t n, size_t
         *gflops = rate > *gflops ? rate : *gflops;
     } while (now() < end);
     compute_turn_give(compute);
-    operands_fini(&o);
+    arena_fini(&o.arena);
     return ENG_OK;
 }
 

@@ -56,25 +56,40 @@ static eng_status check_shape(const struct encoder_params *params, eng_error *er
     return ENG_OK;
 }
 
-eng_status encoder_prepare(eng_model *model, eng_error *err)
+/* Packs every matrix into the arena, or counts while it plans. */
+static void pack_all(struct encoder_params *params, struct arena *arena)
 {
-    struct encoder_params *params = &model->params;
-    eng_status status = check_shape(params, err);
-    for (size_t l = 0; l < params->layers && status == ENG_OK; l++) {
+    for (size_t l = 0; l < params->layers; l++) {
         struct linear *linears[LINEARS];
         layer_linears(&params->layer[l], linears);
-        for (size_t i = 0; i < LINEARS && status == ENG_OK; i++) {
+        for (size_t i = 0; i < LINEARS; i++) {
             struct linear *linear = linears[i];
-            status = gemm_pack(linear->w, linear->out, linear->in, &linear->packed, err);
-            if (linear->packed != NULL) {
-                model->info.bytes += gemm_packed_bytes(linear->out, linear->in);
+            size_t bytes = gemm_packed_bytes(linear->out, linear->in);
+            void *memory = arena_take(arena, bytes, 1);
+            arena->overflow = arena->overflow || bytes == 0;
+            if (memory != NULL) {
+                linear->packed = gemm_pack(linear->w, linear->out, linear->in, memory);
             }
         }
     }
-    if (status != ENG_OK) {
-        encoder_unprepare(model);
+}
+
+eng_status encoder_prepare(eng_model *model, eng_error *err)
+{
+    eng_status status = check_shape(&model->params, err);
+    if (status != ENG_OK || !gemm_cpu_capable()) {
+        return status;
     }
-    return status;
+    struct arena plan = arena_plan(), arena;
+    pack_all(&model->params, &plan);
+    status = arena_init(&arena, &plan, "weights", err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    pack_all(&model->params, &arena);
+    model->packed = arena.base;
+    model->info.bytes += arena.size;
+    return ENG_OK;
 }
 
 void encoder_unprepare(eng_model *model)
@@ -83,10 +98,11 @@ void encoder_unprepare(eng_model *model)
         struct linear *linears[LINEARS];
         layer_linears(&model->params.layer[l], linears);
         for (size_t i = 0; i < LINEARS; i++) {
-            gemm_packed_free(linears[i]->packed);
             linears[i]->packed = NULL;
         }
     }
+    free(model->packed);
+    model->packed = NULL;
 }
 
 struct strides strides_of(const struct encoder_params *params)

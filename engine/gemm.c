@@ -88,7 +88,11 @@ double gemm_peak(double seconds)
 
 size_t gemm_packed_bytes(size_t n, size_t k)
 {
-    return sizeof(struct gemm_packed) + round_up(n, PANEL) * k * sizeof(float);
+    size_t bytes = 0;
+    bool fits = n <= SIZE_MAX - PANEL && size_mul(round_up(n, PANEL), k, &bytes) &&
+                size_mul(bytes, sizeof(float), &bytes) &&
+                size_add(bytes, sizeof(struct gemm_packed), &bytes);
+    return fits ? bytes : 0; /* panels are whole cache lines, and so is the header */
 }
 
 /* One panel from B stored (n,k): to[p*16+j] = b[(from+j)*ldb + p], p = 0 … k-1, j < columns. */
@@ -97,9 +101,12 @@ static void pack_panel_transposed(const float *b, size_t ldb, size_t columns, si
     if (columns < PANEL) {
         memset(to, 0, k * PANEL * sizeof *to);
     }
-    for (size_t j = 0; j < columns; j++) {
-        for (size_t p = 0; p < k; p++) {
-            to[p * PANEL + j] = b[j * ldb + p];
+    for (size_t from = 0; from < k; from += PANEL) { /* a cache line of each row at a time */
+        size_t end = min_size(from + PANEL, k);
+        for (size_t j = 0; j < columns; j++) {
+            for (size_t p = from; p < end; p++) {
+                to[p * PANEL + j] = b[j * ldb + p];
+            }
         }
     }
 }
@@ -114,34 +121,16 @@ static void pack_panel_rows(const float *b, size_t ldb, size_t columns, size_t k
     }
 }
 
-eng_status gemm_pack(const float *w, size_t n, size_t k, struct gemm_packed **out, eng_error *err)
+struct gemm_packed *gemm_pack(const float *w, size_t n, size_t k, void *memory)
 {
-    *out = NULL;
-    size_t count = 0, bytes = 0;
-    if (!gemm_cpu_capable()) {
-        return ENG_OK;
-    }
-    if (n > SIZE_MAX - PANEL || !size_mul(round_up(n, PANEL), k, &count) ||
-        !size_mul(count, sizeof(float), &bytes) || bytes > SIZE_MAX / 2) {
-        return fail(err, ENG_ELIMIT, "weights", "a matrix of %zu x %zu overflows", n, k);
-    }
-    struct gemm_packed *packed = aligned_alloc(64, round_up(gemm_packed_bytes(n, k), 64));
-    if (packed == NULL) {
-        return fail_nomem(err, "weights");
-    }
+    struct gemm_packed *packed = memory;
     packed->n = n;
     packed->k = k;
     for (size_t from = 0; from < n; from += PANEL) {
         pack_panel_transposed(w + from * k, k, min_size(PANEL, n - from), k,
                               packed->data + from * k);
     }
-    *out = packed;
-    return ENG_OK;
-}
-
-void gemm_packed_free(struct gemm_packed *packed)
-{
-    free(packed);
+    return packed;
 }
 
 /* ---- one tile, vector back end ---- */

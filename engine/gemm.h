@@ -22,11 +22,11 @@ bool gemm_cpu_capable(void);
  * locking (Debian's "serial" flavour gives wrong results to concurrent callers). */
 ENG_MUST_CHECK eng_status gemm_blas_check(char *config, size_t size, eng_error *err);
 
-/* Packs w (n,k), row-major. *out NULL and ENG_OK on a processor that has no use for it. */
-ENG_MUST_CHECK eng_status gemm_pack(const float *w, size_t n, size_t k, struct gemm_packed **out,
-                                    eng_error *err);
-void gemm_packed_free(struct gemm_packed *packed);
+/* Bytes that gemm_pack needs for a matrix (n,k), a multiple of 64; 0 when they overflow. */
 size_t gemm_packed_bytes(size_t n, size_t k);
+/* Packs w (n,k), row-major, into `memory`: gemm_packed_bytes of it, 64-byte aligned, owned by the
+ * caller and in use as long as the result. Only if gemm_cpu_capable(). */
+struct gemm_packed *gemm_pack(const float *w, size_t n, size_t k, void *memory);
 
 /* One product. C (m,n) = init + A (m,k) · B (k,n), rows `ld?` floats apart.
  *   a_transposed   A is stored (k,m)

@@ -51,6 +51,7 @@ struct eng_model {
     struct encoder_params params;
     struct tokenizer *tokenizer; /* NULL without a vocabulary */
     struct weights *weights;
+    void *packed; /* encoder_prepare's: all matrices packed, one block; NULL without AVX2 */
     void *block; /* eng_model_random's parameters (malloc'ed, freed by eng_model_free) or NULL */
 };
 

@@ -4,6 +4,7 @@
  * that nothing runs into infinities or denormal numbers, which would falsify timings. Uniform, not
  * normal: a third of a billion numbers should take a second.
  */
+#include "engine/arena.h"
 #include "engine/model.h"
 #include "engine/params.h"
 #include "engine/rng.h"
@@ -84,11 +85,13 @@ eng_status eng_model_random(const eng_model_info *shape, uint64_t seed, eng_mode
         goto out;
     }
     size_t total = params_total(params);
-    model->block = malloc(total * sizeof(float));
-    if (model->block == NULL) {
-        status = fail_nomem(err, "shape");
+    struct arena plan = arena_plan(), arena;
+    (void)arena_floats(&plan, total, 1);
+    status = arena_init(&arena, &plan, "shape", err);
+    if (status != ENG_OK) {
         goto out;
     }
+    model->block = arena.base;
     struct rng rng;
     rng_seed(&rng, seed);
     place_all(params, model->block, &rng);
