@@ -282,16 +282,11 @@ static eng_status set_place(struct eng_model *model, const char *dir, eng_error 
     return ENG_OK;
 }
 
-/* A model without vocab.txt serves ids only; one whose vocab.txt cannot be read is an error. */
+/* A model without a vocabulary serves ids only; one whose vocabulary cannot be read is an error. */
 static eng_status open_vocabulary(struct eng_model *model, eng_error *err)
 {
-    char path[PATH_MAX];
-    struct stat st;
-    eng_status status = model_path(model, "vocab.txt", path, err);
-    if (status != ENG_OK || lstat(path, &st) != 0) {
-        return status;
-    }
-    return tokenizer_open(model->dir, model->params.vocab, &model->tokenizer, err);
+    eng_status status = tokenizer_open(model->dir, model->params.vocab, &model->tokenizer, err);
+    return status == ENG_ENOTFOUND ? ENG_OK : status;
 }
 
 static eng_status open_into(struct eng_model *model, const char *dir, eng_error *err)

@@ -11,6 +11,8 @@
 
 #include "engine/engine.h"
 
+#include <jansson.h>
+
 #define TOKENIZER_MAX_FILE_BYTES  ((size_t)32 << 20) /* vocab.txt */
 #define TOKENIZER_MAX_TOKENS      ((size_t)1 << 20)
 #define TOKENIZER_MAX_TOKEN_BYTES 512
@@ -28,9 +30,10 @@ struct tokenizer_options {
 /* do_lower_case, strip_accents and tokenize_chinese_chars all true. */
 struct tokenizer_options tokenizer_defaults(void);
 
-/* Reads dir/vocab.txt, and dir/tokenizer_config.json when there is one. A vocabulary of more than
- * model_vocab tokens (the rows of the model's embedding) is ENG_EMISMATCH. ENG_ENOTFOUND when there
- * is no vocab.txt; ENG_EFORMAT names the line: invalid UTF-8, a token twice, [UNK], [CLS] or [SEP]
+/* Reads dir/vocab.txt (and dir/tokenizer_config.json when there is one), else dir/tokenizer.json. A
+ * vocabulary of more than model_vocab tokens (the rows of the model's embedding) is ENG_EMISMATCH.
+ * ENG_ENOTFOUND when there is neither; ENG_EUNSUPPORTED for a tokenizer.json that is not BERT's;
+ * ENG_EFORMAT names the line: invalid UTF-8, a token twice, [UNK], [CLS] or [SEP]
  * missing; ENG_ELIMIT, ENG_EIO, ENG_ENOMEM. */
 ENG_MUST_CHECK eng_status tokenizer_open(const char *dir, size_t model_vocab,
                                          struct tokenizer **out, eng_error *err);
@@ -38,6 +41,12 @@ ENG_MUST_CHECK eng_status tokenizer_open(const char *dir, size_t model_vocab,
 ENG_MUST_CHECK eng_status tokenizer_from_vocab(eng_text vocab,
                                                const struct tokenizer_options *options,
                                                struct tokenizer **out, eng_error *err);
+/* The same from a tokenizer.json. */
+ENG_MUST_CHECK eng_status tokenizer_from_json_file(const char *path, struct tokenizer **out,
+                                                   eng_error *err);
+/* A boolean of a JSON object; missing or null leaves *value. ENG_EFORMAT names `file` and the key. */
+ENG_MUST_CHECK eng_status tokenizer_flag(const json_t *object, const char *file, const char *key,
+                                         bool *value, eng_error *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 
 size_t tokenizer_size(const struct tokenizer *tokenizer);

@@ -453,6 +453,60 @@ static void directories(void)
     CHECK(system(command) == 0);
 }
 
+/* As Hugging Face writes it (recorded), and changed so that it is no longer BERT's. */
+static void tokenizer_json(void)
+{
+    static const struct {
+        const char *from, *to;
+        eng_status status;
+    } changes[] = {
+        {"BertNormalizer", "NFKC", ENG_EUNSUPPORTED},
+        {"BertPreTokenizer", "Whitespace", ENG_EUNSUPPORTED},
+        {"WordPiece", "BPE", ENG_EUNSUPPORTED},
+        {"\"##\"", "\"@@\"", ENG_EUNSUPPORTED},
+        {": 100,", ": 200,", ENG_EUNSUPPORTED},
+        {"\"clean_text\": true", "\"clean_text\": false", ENG_EUNSUPPORTED},
+        {"\"lowercase\": false", "\"lowercase\": 0", ENG_EFORMAT},
+        {"\"a\": 5", "\"a\": 4", ENG_EFORMAT},
+        {"\"a\": 5", "\"a\": -5", ENG_EFORMAT},
+        {"\"a\": 5", "\"a\": 10", ENG_EFORMAT},
+        {"\"a\": 5", "\"a\": \"5\"", ENG_EFORMAT},
+        {"\"a\": 5", "\"a\\n\": 5", ENG_EFORMAT},
+        {"\"a\": 5", "\"A\": 5", ENG_EFORMAT},
+        {"[SEP]", "[END]", ENG_EFORMAT},
+        {"\"vocab\": {", "\"vocab\": 3, \"words\": {", ENG_EFORMAT},
+        {"}", "", ENG_EFORMAT},
+    };
+    static char json[8192], changed[8192];
+    char dir[] = "/tmp/mp2-tokenizer-XXXXXX", command[64];
+    struct tokenizer *tokenizer;
+    FILE *file = fopen(FIXTURES "tokenizer_small.json", "rb");
+    REQUIRE(file != NULL && mkdtemp(dir) != NULL);
+    json[fread(json, 1, sizeof json - 1, file)] = '\0';
+    fclose(file);
+    write_file(dir, "tokenizer.json", json);
+    REQUIRE(tokenizer_open(dir, 10, &tokenizer, &err) == ENG_OK);
+    CHECK_INT(tokenizer_size(tokenizer), 10);
+    list.n = 0;
+    CHECK(tokenizer_run(tokenizer, text_of("A ab É"), &list, NULL, &err) == ENG_OK);
+    REQUIRE(list.n == 4);
+    CHECK(list.tokens[0].id == 8 && list.tokens[2].id == 6 && list.tokens[3].id == 9);
+    tokenizer_free(tokenizer);
+    CHECK_INT(tokenizer_open(dir, 9, &tokenizer, &err), ENG_EMISMATCH);
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        const char *at = strstr(json, changes[i].from);
+        REQUIRE(at != NULL);
+        snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - json), json, changes[i].to,
+                 at + strlen(changes[i].from));
+        write_file(dir, "tokenizer.json", changed);
+        if (tokenizer_open(dir, 10, &tokenizer, &err) != changes[i].status || tokenizer != NULL) {
+            TEST_FAIL_("%s for %s: %s: %s", changes[i].to, changes[i].from, err.field, err.text);
+        }
+    }
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    CHECK(system(command) == 0);
+}
+
 int main(void)
 {
     TESTS_BEGIN;
@@ -474,6 +528,7 @@ int main(void)
     RUN(good_vocabularies);
     RUN(bad_vocabularies);
     RUN(directories);
+    RUN(tokenizer_json);
     tokenizer_free(boot);
     token_list_fini(&list);
     TESTS_END;
