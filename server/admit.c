@@ -48,6 +48,17 @@ static enum MHD_Result take_header(void *cls, enum MHD_ValueKind kind, const cha
     return MHD_YES;
 }
 
+/* Nor does it tell that a line without a name ended the headers for it: what follows the last value is
+ * then not the blank line (whose bytes it may have set to NUL already). */
+static bool is_block_ended(const struct walk *walk)
+{
+    if (!walk->old_library || walk->expected == 0) {
+        return true;
+    }
+    const char *blank = (const char *)walk->expected; /* received, so inside its buffer */
+    return (blank[0] == '\0' || blank[0] == '\r') && (blank[1] == '\0' || blank[1] == '\n');
+}
+
 /* The target as libmicrohttpd saw it is a C string; a NUL inside shows as a longer way to the
  * version behind it. */
 static bool is_target_cut(const struct request *req, const char *version)
@@ -59,8 +70,12 @@ static bool is_target_cut(const struct request *req, const char *version)
 
 static const char *check_gate(struct request *req, const char *version)
 {
-    struct walk walk = {.old_library = MHD_get_version()[0] == '0'};
+    struct walk walk = {.old_library = MHD_get_version()[0] == '0',
+                        .expected = (uintptr_t)version + strlen(version) + 2};
     MHD_get_connection_values_n(req->conn->mhd, MHD_HEADER_KIND, take_header, &walk);
+    if (walk.gate.wrong == NULL && !is_block_ended(&walk)) {
+        walk.gate.wrong = "a header line has no name";
+    }
     const char *wrong = gate_finish(&walk.gate, version);
     req->has_body = walk.gate.encodings > 0 || walk.gate.length > 0;
     req->chunked = walk.gate.encodings > 0;

@@ -25,16 +25,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SWEEP_MS    200
-#define RATE_AFTER  5000 /* ms before a body must keep its rate */
-#define MAX_ANSWERS 24   /* statuses counted for an endpoint; the last is "other" */
+#define SWEEP_MS     200
+#define STUCK_SWEEPS 5
+#define RATE_AFTER   5000 /* ms before a body must keep its rate */
+#define MAX_ANSWERS  24   /* statuses counted for an endpoint; the last is "other" */
 
 /* ---- running libmicrohttpd ---------------------------------------------------------------------------- */
 
 static void on_timer(uv_timer_t *timer);
+static void on_soon(uv_idle_t *soon);
+
+/* In the next turn of the loop. Not a timer of 0 ms: libuv 1.44 runs one that is set again in its own
+ * callback for ever, and nothing else any more. */
+static void run_soon(struct http *http)
+{
+    uv_timer_stop(&http->timer);
+    uv_idle_start(&http->soon, on_soon);
+}
 
 static void run_daemon(struct http *http)
 {
@@ -43,13 +54,20 @@ static void run_daemon(struct http *http)
     http->again = false;
     MHD_run(http->daemon);
     http->inside = false;
-    if (http->again) {
-        uv_timer_start(&http->timer, on_timer, 0, 0);
-    } else if (MHD_get_timeout(http->daemon, &ms) == MHD_YES) {
+    uv_idle_stop(&http->soon);
+    bool waits = MHD_get_timeout(http->daemon, &ms) == MHD_YES;
+    if (http->again || (waits && ms == 0)) {
+        run_soon(http);
+    } else if (waits) {
         uv_timer_start(&http->timer, on_timer, ms, 0);
     } else {
         uv_timer_stop(&http->timer);
     }
+}
+
+static void on_soon(uv_idle_t *soon)
+{
+    run_daemon(soon->data);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -69,7 +87,7 @@ void http_kick(struct http *http)
     if (http->inside) {
         http->again = true;
     } else if (http->handles_open) {
-        uv_timer_start(&http->timer, on_timer, 0, 0);
+        run_soon(http);
     }
 }
 
@@ -222,16 +240,35 @@ static bool is_body_slow(const struct http *http, const struct request *req, int
     return ms > RATE_AFTER && (uint64_t)req->body_seen * 1000 < rate * (uint64_t)ms;
 }
 
+/* The client has sent its last byte and we have read it. libmicrohttpd misses that when the end came
+ * together with the last bytes. */
+static bool is_input_over(const struct conn *conn)
+{
+    char byte;
+    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+/* Bytes wait in the kernel, sweep after sweep, and none becomes body: libmicrohttpd 0.9.75 turns in
+ * circles on a chunk's head that is larger than its buffer. */
+static bool is_stuck(struct request *req, int fd)
+{
+    int unread = 0;
+    bool moves = ioctl(fd, FIONREAD, &unread) != 0 || unread == 0 || req->swept != req->body_seen;
+    req->swept = req->body_seen;
+    req->still = moves ? 0 : req->still + 1;
+    return req->still >= STUCK_SWEEPS;
+}
+
 static void sweep_conn(struct http *http, struct conn *conn, int64_t now)
 {
-    const struct request *req = conn->req;
+    struct request *req = conn->req;
     bool late = now >= conn->deadline;
-    if (req != NULL && (req->state == REQUEST_READING || req->state == REQUEST_SWALLOWING) &&
-        req->has_body) {
-        late = late || is_body_slow(http, req, now);
-    }
-    if (req == NULL && http->quiesced && now - conn->idle_since > 2 * SWEEP_MS) {
-        late = true;
+    if (req == NULL) {
+        bool settled = now - conn->idle_since > 2 * SWEEP_MS;
+        late = late || (settled && (http->quiesced || is_input_over(conn)));
+    } else if (req->state == REQUEST_READING || req->state == REQUEST_SWALLOWING) {
+        late = late || is_input_over(conn) || is_stuck(req, conn->fd) ||
+               (req->has_body && is_body_slow(http, req, now));
     }
     if (!late || (req != NULL && req->suspended)) {
         return;
@@ -351,7 +388,7 @@ static void write_metrics(struct metrics_out *out, void *arg)
         metrics_sample(out, "mp2_rejected_total", labels,
                        (double)counter_value(&http->rejected[i]));
     }
-    metrics_gauge(out, "mp2_inflight", "Requests at work.", (double)http->inflight);
+    metrics_gauge(out, "mp2_requests_at_work", "Requests at work.", (double)http->inflight);
     metrics_gauge(out, "mp2_parked", "Requests waiting for work elsewhere.",
                   (double)http->n_parked);
     metrics_gauge(out, "mp2_connections", "Open connections.", (double)http->n_conns);
@@ -436,10 +473,10 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd)
 {
     const struct config *config = http->server->config;
     struct MHD_OptionItem options[] = {
+        {MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)on_library_log, NULL},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, http},
         {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, http},
         {MHD_OPTION_URI_LOG_CALLBACK, (intptr_t)on_target, http},
-        {MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)on_library_log, NULL},
         {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)config->max_connections, NULL},
         {MHD_OPTION_PER_IP_CONNECTION_LIMIT, (intptr_t)config->max_connections_per_ip, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(config->idle_timeout / 1000 + 1), NULL},
@@ -460,10 +497,11 @@ static bool open_handles(struct http *http)
     }
     uv_timer_init(uv, &http->timer);
     uv_timer_init(uv, &http->sweeper);
-    http->poll.data = http->timer.data = http->sweeper.data = http;
+    uv_idle_init(uv, &http->soon);
+    http->poll.data = http->timer.data = http->sweeper.data = http->soon.data = http;
     http->handles_open = true;
     uv_poll_start(&http->poll, UV_READABLE, on_readable);
-    uv_timer_start(&http->timer, on_timer, 0, 0);
+    run_soon(http);
     uv_timer_start(&http->sweeper, on_sweep, SWEEP_MS, SWEEP_MS);
     return true;
 }
@@ -562,7 +600,7 @@ static void on_handle_closed(uv_handle_t *handle)
 static void close_handles(struct http *http)
 {
     uv_handle_t *handles[] = {(uv_handle_t *)&http->poll, (uv_handle_t *)&http->timer,
-                              (uv_handle_t *)&http->sweeper};
+                              (uv_handle_t *)&http->sweeper, (uv_handle_t *)&http->soon};
     http->handles_open = false;
     for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++) {
         http->handles_closing++;

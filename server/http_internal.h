@@ -87,6 +87,8 @@ struct request {
     bool has_body, chunked;
     uint64_t body_declared;
     int64_t body_started;
+    size_t swept; /* body_seen at the last sweep, and sweeps since it changed */
+    unsigned still;
     json_t *json;
     char json_why[256];
 
@@ -126,6 +128,7 @@ struct http {
     uv_poll_t poll;
     uv_timer_t timer; /* libmicrohttpd's */
     uv_timer_t sweeper;
+    uv_idle_t soon; /* active: run libmicrohttpd in the next turn */
     bool handles_open;
     unsigned handles_closing;
     bool inside, again; /* in MHD_run; run it once more */

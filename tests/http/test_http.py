@@ -175,7 +175,7 @@ def test_metrics(server):
     server.get("/healthz", key=None)
     text = server.get("/metrics", key=None).text
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
-    assert {"mp2_requests_total", "mp2_inflight", "mp2_rejected_total", "process_cpu_seconds_total",
+    assert {"mp2_requests_total", "mp2_requests_at_work", "mp2_rejected_total", "process_cpu_seconds_total",
             "process_resident_memory_bytes"} <= names
     assert 'type="healthz"' in text and 'code="200"' in text
     typed = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
