@@ -157,6 +157,9 @@ stage_fuzz() {
         if [ -d "tests/fuzz/corpus/$name" ]; then
             cp -r "tests/fuzz/corpus/$name/." "$logs/corpus-$name/"
         fi
+        if [ -f "tests/fuzz/corpus/$name.seeds" ]; then # files kept elsewhere, one path a line
+            xargs -a "tests/fuzz/corpus/$name.seeds" -I{} cp {} "$logs/corpus-$name/"
+        fi
         if "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
             -artifact_prefix="$logs/" "$logs/corpus-$name" >"$logs/fuzz" 2>&1; then
             passed=$((passed + 1))
