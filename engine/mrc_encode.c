@@ -5,11 +5,11 @@
  *       choice:                the options with the separator between them, [SEP]
  *       extractive:            [SEP]
  *
- * Only field texts are cut. Every field is tokenised whole; when they do not fit together, a common
- * level is found such that fields shorter than it survive untouched and longer ones are cut to it
- * (the longest lose first). A cut keeps the beginning, except for the context of a training row whose
- * answer lies behind it: there a window around the answer is kept. An empty field is no tokens at all:
- * the sequence then is the bare question, and its answer whatever the model says to that.
+ * Only field texts are cut. When they do not fit together, a common level is found such that fields
+ * shorter than it survive untouched and longer ones are cut to it (the longest lose first). A cut keeps
+ * the beginning, except for the context of a training row whose answer lies behind it: there a window
+ * around the answer is kept. An empty field is no tokens at all: the sequence then is the bare
+ * question, and its answer whatever the model says to that.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +127,11 @@ static eng_status read_field(struct encoding *encoding, size_t field, eng_error 
     }
     eng_text text = apply_text_limit(encoding, field, *value);
     size_t first = encoding->tokens.n;
-    status = tokenizer_run(encoding->task->model->tokenizer, text, &encoding->tokens, NULL, err);
+    /* more tokens than positions cannot stay, unless a window is to be chosen among them */
+    size_t enough =
+        has_answer(encoding, field) ? SIZE_MAX : encoding->task->model->params.positions;
+    status =
+        tokenizer_run_some(encoding->task->model->tokenizer, text, enough, &encoding->tokens, err);
     passage->tokens = (struct token_range){first, encoding->tokens.n - first};
     passage->uses = template_uses(&encoding->task->template, field);
     return status;

@@ -336,11 +336,13 @@ static void take(struct run *run, enum action action, uint32_t c, uint32_t origi
     }
 }
 
-static eng_status run_text(struct run *run, eng_text text, size_t *code_points, eng_error *err)
+/* Stops, too, when the list holds `until` tokens. */
+static eng_status run_text(struct run *run, eng_text text, size_t until, size_t *code_points,
+                           eng_error *err)
 {
     const unsigned char *s = (const unsigned char *)text.data;
     uint32_t origin = 0;
-    for (size_t at = 0; at < text.len && !run->out_of_memory; origin++) {
+    for (size_t at = 0; at < text.len && !run->out_of_memory && run->list->n < until; origin++) {
         uint32_t c;
         size_t size = utf8_decode(s + at, text.len - at, &c);
         if (size == 0) {
@@ -361,16 +363,32 @@ static eng_status run_text(struct run *run, eng_text text, size_t *code_points, 
     return run->out_of_memory ? fail_nomem(err, "text") : ENG_OK;
 }
 
-eng_status tokenizer_run(const struct tokenizer *tokenizer, eng_text text, struct token_list *list,
-                         size_t *code_points, eng_error *err)
+static eng_status run_until(const struct tokenizer *tokenizer, eng_text text, size_t until,
+                            struct token_list *list, size_t *code_points, eng_error *err)
 {
     struct run run = {.tokenizer = tokenizer, .list = list};
     size_t before = list->n;
-    eng_status status = run_text(&run, text, code_points, err);
+    eng_status status = run_text(&run, text, until, code_points, err);
     if (status != ENG_OK) {
         list->n = before;
     }
     return status;
+}
+
+eng_status tokenizer_run(const struct tokenizer *tokenizer, eng_text text, struct token_list *list,
+                         size_t *code_points, eng_error *err)
+{
+    return run_until(tokenizer, text, SIZE_MAX, list, code_points, err);
+}
+
+eng_status tokenizer_run_some(const struct tokenizer *tokenizer, eng_text text, size_t enough,
+                              struct token_list *list, eng_error *err)
+{
+    size_t until;
+    if (!size_add(list->n, enough, &until)) {
+        until = SIZE_MAX;
+    }
+    return run_until(tokenizer, text, until, list, NULL, err);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------------- */

@@ -71,4 +71,10 @@ ENG_MUST_CHECK eng_status tokenizer_run(const struct tokenizer *tokenizer, eng_t
                                         struct token_list *list, size_t *code_points,
                                         eng_error *err);
 
+/* The same, but free to stop once the list has gained `enough` tokens: those are final, what follows
+ * them may be cut short. For callers who will keep fewer, however long the text is. */
+ENG_MUST_CHECK eng_status tokenizer_run_some(const struct tokenizer *tokenizer, eng_text text,
+                                             size_t enough, struct token_list *list,
+                                             eng_error *err);
+
 #endif

@@ -374,6 +374,22 @@ static void hostile_texts_stay_fast(void)
     tokenizer_free(tokenizer);
 }
 
+static void some_of_a_text(void)
+{
+    static const char text[] = "今天天气很好，我们去hello公园散步wonderful吧！";
+    struct token_list some = {0};
+    list.n = 0;
+    REQUIRE(tokenizer_run(boot, text_of(text), &list, NULL, &err) == ENG_OK);
+    for (size_t enough = 0; enough <= list.n + 1; enough++) {
+        some.n = 0;
+        REQUIRE(tokenizer_run_some(boot, text_of(text), enough, &some, &err) == ENG_OK);
+        size_t final = enough < list.n ? enough : list.n;
+        CHECK(some.n >= final && some.n <= final + 10);
+        CHECK(final == 0 || memcmp(some.tokens, list.tokens, final * sizeof *list.tokens) == 0);
+    }
+    token_list_fini(&some);
+}
+
 /* ---- vocabularies -------------------------------------------------------------------------------------- */
 
 static void good_vocabularies(void)
@@ -525,6 +541,7 @@ int main(void)
     RUN(cased_vocabulary);
     RUN(broken_text);
     RUN(hostile_texts_stay_fast);
+    RUN(some_of_a_text);
     RUN(good_vocabularies);
     RUN(bad_vocabularies);
     RUN(directories);
