@@ -5,6 +5,7 @@
  */
 #include "server/commands/commands.h"
 #include "server/commands/opened.h"
+#include "server/commands/routefile.h"
 
 #include <getopt.h>
 #include <jansson.h>
@@ -313,23 +314,18 @@ static void print_method(const char *method, const struct run *runs, size_t n)
            n == 1 ? "" : "s");
 }
 
-/* json_real refuses NaN: a missing number is null. */
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *run_json(const struct run *run)
 {
-    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:s}", "seed",
-                     (json_int_t)run->seed, "accuracy", number(run->test.accuracy), "macro_f1",
-                     number(run->test.macro_f1), "loss", number(run->test.loss), "dev_accuracy",
-                     number(run->adapt.dev_accuracy), "best_step", (json_int_t)run->adapt.best_step,
-                     "steps", (json_int_t)run->adapt.steps, "test_rows", (json_int_t)run->test.rows,
-                     "truncated", (json_int_t)run->test.truncated, "forward_passes",
-                     (json_int_t)run->adapt.forward_passes, "tokens",
-                     (json_int_t)(run->test.tokens + run->adapt.tokens), "seconds",
-                     number(run->seconds), "started_from", run->adapt.started_from);
+    return json_pack(
+        "{s:I,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:s}", "seed", (json_int_t)run->seed,
+        "accuracy", json_number_or_null(run->test.accuracy), "macro_f1",
+        json_number_or_null(run->test.macro_f1), "loss", json_number_or_null(run->test.loss),
+        "dev_accuracy", json_number_or_null(run->adapt.dev_accuracy), "best_step",
+        (json_int_t)run->adapt.best_step, "steps", (json_int_t)run->adapt.steps, "test_rows",
+        (json_int_t)run->test.rows, "truncated", (json_int_t)run->test.truncated, "forward_passes",
+        (json_int_t)run->adapt.forward_passes, "tokens",
+        (json_int_t)(run->test.tokens + run->adapt.tokens), "seconds",
+        json_number_or_null(run->seconds), "started_from", run->adapt.started_from);
 }
 
 static json_t *method_json(const char *task, const char *method, const struct run *runs, size_t n)
@@ -340,8 +336,9 @@ static json_t *method_json(const char *task, const char *method, const struct ru
         json_array_append_new(all, run_json(&runs[i]));
     }
     return json_pack("{s:s,s:s,s:o,s:o,s:o,s:o,s:I,s:o}", "task", task, "method", method,
-                     "accuracy_mean", number(sum.mean), "accuracy_deviation", number(sum.deviation),
-                     "macro_f1_mean", number(sum.macro_f1), "seconds", number(sum.seconds),
+                     "accuracy_mean", json_number_or_null(sum.mean), "accuracy_deviation",
+                     json_number_or_null(sum.deviation), "macro_f1_mean",
+                     json_number_or_null(sum.macro_f1), "seconds", json_number_or_null(sum.seconds),
                      "tokens", (json_int_t)sum.tokens, "runs", all);
 }
 

@@ -18,6 +18,8 @@ const struct command commands[] = {
     {"key", "make, list and revoke keys", cmd_key},
     {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
     {"inspect", "look into a model, a text or the network's answer", cmd_inspect},
+    {"adapt", "learn a route from labelled rows", cmd_adapt},
+    {"predict", "answer texts with a route or a router row", cmd_predict},
     {"eval", "few-shot evaluation of task folders", cmd_eval},
     {"version", "print the version", cmd_version},
 };

@@ -1,0 +1,192 @@
+/* routefile.c: the members are those of an exported task version, so that a file made on the command
+ * line can be imported over HTTP and the other way round.
+ */
+#include "server/commands/routefile.h"
+
+#include "server/commands/commands.h"
+#include "server/commands/opened.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+json_t *json_number_or_null(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+/* ---- writing ------------------------------------------------------------------------------------- */
+
+static json_t *labels_json(const eng_task *task)
+{
+    json_t *labels = json_array();
+    for (size_t i = 0; i < eng_task_label_count(task); i++) {
+        json_array_append_new(labels, json_string(eng_task_label(task, i)));
+    }
+    return labels;
+}
+
+static json_t *route_numbers(const float *route, size_t n)
+{
+    json_t *numbers = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_array_append_new(numbers, json_real((double)route[i]));
+    }
+    return numbers;
+}
+
+json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_task *task,
+                        bool may_have_no_answer, const char *method, const eng_adapt_result *result,
+                        json_t *metrics)
+{
+    json_t *root = json_pack(
+        "{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:s, s:o}", "object", "task.version",
+        "type", eng_task_type_name(eng_task_get_type(task)), "labels", labels_json(task),
+        "template", eng_task_template(task), "route",
+        route_numbers(result->route, result->route_len), "method", method, "started_from",
+        result->started_from, "model", eng_model_get_info(model)->name, "bank",
+        eng_bank_get_info(bank)->name, "model_fingerprint", eng_model_get_info(model)->fingerprint,
+        "bank_fingerprint", eng_bank_get_info(bank)->fingerprint, "metrics", metrics);
+    if (root != NULL && may_have_no_answer) {
+        json_object_set_new(root, "may_have_no_answer", json_true());
+    }
+    return root;
+}
+
+static bool write_all(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "wb");
+    if (file == NULL) {
+        return false;
+    }
+    bool ok = fputs(text, file) >= 0 && fputc('\n', file) != EOF && fflush(file) == 0 &&
+              fsync(fileno(file)) == 0;
+    return (fclose(file) == 0) && ok;
+}
+
+int route_file_write(const char *command, const char *path, const json_t *root)
+{
+    char temporary[PATH_MAX];
+    char *text = root != NULL ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
+    if (text == NULL) {
+        fprintf(stderr, "mp2 %s: out of memory\n", command);
+        return EXIT_FAILED;
+    }
+    bool ok = false;
+    if (strcmp(path, "-") == 0) {
+        ok = puts(text) >= 0 && fflush(stdout) == 0;
+    } else {
+        int len = snprintf(temporary, sizeof temporary, "%s.part", path);
+        errno = ENAMETOOLONG;
+        ok = len > 0 && (size_t)len < sizeof temporary && write_all(temporary, text) &&
+             rename(temporary, path) == 0;
+    }
+    free(text);
+    if (!ok) {
+        fprintf(stderr, "mp2 %s: %s: %s\n", command, path, strerror(errno));
+    }
+    return ok ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------- */
+
+static int bad(const char *command, const char *path, const char *why)
+{
+    fprintf(stderr, "mp2 %s: %s: %s\n", command, path, why);
+    return EXIT_FAILED;
+}
+
+static bool same(const json_t *root, const char *key, const char *mine)
+{
+    const char *given = json_string_value(json_object_get(root, key));
+    return given != NULL && strcmp(given, mine) == 0;
+}
+
+static bool read_form(struct route_file *file)
+{
+    const char *type = json_string_value(json_object_get(file->root, "type"));
+    const json_t *text = json_object_get(file->root, "template");
+    const json_t *labels = json_object_get(file->root, "labels");
+    size_t n = json_array_size(labels);
+    if (type == NULL || !eng_task_type_parse(type, &file->spec.type) || n > ENG_MAX_LABELS) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *label = json_array_get(labels, i);
+        if (!json_is_string(label)) {
+            return false;
+        }
+        file->labels[i] = (eng_text){json_string_value(label), json_string_length(label)};
+    }
+    if (json_is_string(text)) {
+        file->spec.text_template = (eng_text){json_string_value(text), json_string_length(text)};
+    }
+    file->spec.labels = file->labels;
+    file->spec.n_labels = n;
+    file->spec.may_have_no_answer = json_is_true(json_object_get(file->root, "may_have_no_answer"));
+    return true;
+}
+
+static bool read_numbers(struct route_file *file, size_t n)
+{
+    const json_t *numbers = json_object_get(file->root, "route");
+    file->route = calloc(n, sizeof *file->route);
+    if (file->route == NULL || json_array_size(numbers) != n) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *number = json_array_get(numbers, i);
+        if (!json_is_number(number)) {
+            return false;
+        }
+        file->route[i] = (float)json_number_value(number);
+        if (!isfinite(file->route[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int route_file_read(const char *command, const char *path, const eng_model *model,
+                    const eng_bank *bank, struct route_file *out)
+{
+    size_t len = 0;
+    memset(out, 0, sizeof *out);
+    char *text = read_text_file(command, path, (size_t)1 << 20, &len);
+    if (text == NULL) {
+        return EXIT_NO_INPUT;
+    }
+    json_error_t error;
+    out->root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    free(text);
+    if (!json_is_object(out->root)) {
+        return bad(command, path, "not a JSON object");
+    }
+    if (!same(out->root, "model_fingerprint", eng_model_get_info(model)->fingerprint)) {
+        return bad(
+            command, path,
+            "this route was learnt on another backbone (model_fingerprint): give its --model");
+    }
+    if (!same(out->root, "bank_fingerprint", eng_bank_get_info(bank)->fingerprint)) {
+        return bad(command, path,
+                   "this route was learnt on another bank (bank_fingerprint): give its --bank, and "
+                   "--tied as it was");
+    }
+    if (!read_form(out)) {
+        return bad(command, path, "type, labels or template is not one of a task");
+    }
+    if (!read_numbers(out, eng_bank_get_info(bank)->route_len)) {
+        return bad(command, path, "route is not an array of the bank's count of finite numbers");
+    }
+    return EXIT_DONE;
+}
+
+void route_file_fini(struct route_file *file)
+{
+    json_decref(file->root);
+    free(file->route);
+    memset(file, 0, sizeof *file);
+}
