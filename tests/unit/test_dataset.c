@@ -199,8 +199,7 @@ static void refused(const char *row, const char *pointer, const char *word)
     CHECK_INT(errors[0].line, 2);
     CHECK_STR(errors[0].pointer, pointer);
     if (strstr(errors[0].text, word) == NULL) {
-        fprintf(stderr, "%s: \"%s\" does not say \"%s\"\n", row, errors[0].text, word);
-        CHECK(!"reason");
+        TEST_FAIL_("%s: \"%s\" does not say \"%s\"", row, errors[0].text, word);
     }
     eng_dataset_free(set);
 }
