@@ -444,18 +444,24 @@ static void *batcher_main(void *arg)
 
 #define PROBE_LEN 64 /* tokens of a calibration sequence: a short text with its prompt */
 
-/* Seconds of one batch of `n` sequences of PROBE_LEN (or the positions, if fewer) tokens. */
+/* Seconds of one batch of `n` sequences of `len` tokens; short ones are measured three times, for the
+ * least of them: others use the machine too. */
 static eng_status probe(struct batcher *b, const int32_t *ids, size_t len, size_t n,
                         const float *mix, double *seconds, eng_error *err)
 {
+    eng_status status = ENG_OK;
+    *seconds = 0;
     for (size_t i = 0; i < n; i++) {
         b->sequences[i] =
             (eng_sequence){.ids = ids, .len = len, .bank = b->options.bank, .mix = mix};
     }
-    int64_t began = clock_us();
-    eng_status status = eng_forward(b->options.compute, b->workspace, ENG_SERVING, b->options.model,
-                                    b->sequences, n, b->start, b->end, err);
-    *seconds = (double)(clock_us() - began) * 1e-6;
+    for (int i = 0; i < 3 && status == ENG_OK && *seconds < 0.1; i++) {
+        int64_t began = clock_us();
+        status = eng_forward(b->options.compute, b->workspace, ENG_SERVING, b->options.model,
+                             b->sequences, n, b->start, b->end, err);
+        double took = (double)(clock_us() - began) * 1e-6;
+        *seconds = i == 0 || took < *seconds ? took : *seconds;
+    }
     return status;
 }
 

@@ -70,7 +70,7 @@ void registry_free(struct registry *registry)
         struct task_node *node = registry->by_name[i];
         while (node != NULL) {
             struct task_node *next = node->next_by_name;
-            version_release(registry, node->current);
+            version_drop(registry, node->current);
             free(node);
             node = next;
         }
@@ -101,6 +101,11 @@ size_t registry_bytes(const struct registry *registry)
 {
     return registry->bytes + 2 * registry->n_buckets * sizeof *registry->by_name +
            registry->n_tenant_buckets * sizeof *registry->tenants;
+}
+
+size_t registry_compiled(const struct registry *registry)
+{
+    return atomic_load(&registry->n_compiled);
 }
 
 const eng_bank *registry_default_bank(const struct registry *registry)
@@ -348,13 +353,13 @@ eng_status registry_publish(struct registry *registry, const reg_publication *pu
         node = find_id(registry, pub->tenant, pub->task);
     }
     if (node == NULL) {
-        version_release(registry, version);
+        version_drop(registry, version);
         return fault_nomem(err, "task");
     }
     struct version *before = node->current;
     node->current = version;
     drop_pins(registry, pub->task);
-    version_release(registry, before);
+    version_drop(registry, before);
     return ENG_OK;
 }
 
@@ -369,7 +374,7 @@ bool registry_remove(struct registry *registry, int64_t tenant, int64_t task)
     unlink_of_tenant(node);
     registry->n_tasks--;
     registry->bytes -= node_bytes(strlen(node->name)) + MALLOC_OVERHEAD;
-    version_release(registry, node->current);
+    version_drop(registry, node->current);
     drop_pins(registry, task);
     free(node);
     return true;

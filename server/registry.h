@@ -77,6 +77,7 @@ void registry_free(struct registry *registry);
 size_t registry_count(const struct registry *registry);
 /* Bytes the tasks, versions and forms take, compiled forms aside. */
 size_t registry_bytes(const struct registry *registry);
+size_t registry_compiled(const struct registry *registry); /* forms that are compiled now */
 const eng_bank *registry_default_bank(const struct registry *registry);
 const eng_model *registry_model(const struct registry *registry);
 
@@ -119,8 +120,9 @@ ENG_MUST_CHECK eng_status registry_pin(struct registry *registry, const reg_publ
 const struct version *registry_find_pin(const struct registry *registry, int64_t task,
                                         int64_t number);
 
-/* The compiled form, made on first use; lives as long as the form. Errors are eng_task_new's. Costs
- * up to milliseconds: not on the loop. */
+/* The compiled form, made on first use and again when it was not used for long; valid while the caller
+ * holds a version from registry_bind or registry_inline, or a form from registry_form. Errors are
+ * eng_task_new's. Costs up to milliseconds: not on the loop. */
 ENG_MUST_CHECK eng_status form_compile(struct form *form, const eng_task **out, eng_error *err);
 /* A form on the default bank, to compile a task before it is stored. */
 ENG_MUST_CHECK eng_status registry_form(struct registry *registry, const eng_task_spec *spec,

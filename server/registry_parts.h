@@ -8,7 +8,8 @@
 #include <stdatomic.h>
 
 #define REG_MAX_BANKS   16
-#define RECENT_INLINE   256 /* forms of inline tasks kept compiled */
+#define RECENT_INLINE   256  /* forms of inline tasks kept compiled */
+#define MAX_COMPILED    4096 /* forms kept compiled, some 10 KiB each; those in use stay beyond */
 #define MAX_PINS        256
 #define NEAREST_NAMES   1000 /* names compared for a "did you mean" */
 #define MALLOC_OVERHEAD 16   /* a fair guess, for registry_bytes */
@@ -33,9 +34,11 @@ struct form_node {
     struct form form;
     struct registry *registry;
     size_t refs, bytes;
+    size_t users; /* of refs, those handed out: such a form keeps what was compiled */
     uint64_t hash;
     struct form_node *next;
-    _Atomic(eng_task *) compiled; /* written under registry->compiling */
+    struct form_node *newer, *older; /* in the order of last use, once used */
+    _Atomic(eng_task *) compiled;    /* written under registry->compiling */
 };
 
 /* A version behind its count. */
@@ -66,6 +69,8 @@ struct registry {
 
     struct form_node **forms;
     size_t n_form_buckets, n_forms;
+    struct form_node *newest_used, *oldest_used;
+    atomic_size_t n_compiled;
     struct form_node *recent[RECENT_INLINE];
     size_t next_recent;
     struct pin pins[MAX_PINS];
@@ -77,6 +82,8 @@ struct registry {
 };
 
 uint64_t hash_bytes(uint64_t seed, const void *data, size_t len);
+/* The registry's own reference is dropped with version_drop, one handed out with version_release. */
+void version_drop(struct registry *registry, struct version *version);
 ENG_MUST_CHECK eng_status version_new(struct registry *registry, const reg_publication *pub,
                                       struct version **out, eng_error *err);
 /* Drops the pins of one task; 0: of all. */

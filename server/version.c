@@ -194,6 +194,31 @@ static struct form_node *intern_form(struct registry *registry, const eng_task_s
     return node;
 }
 
+static void unlist_used(struct registry *registry, struct form_node *node)
+{
+    if (node->newer != NULL) {
+        node->newer->older = node->older;
+    } else if (registry->newest_used == node) {
+        registry->newest_used = node->older;
+    }
+    if (node->older != NULL) {
+        node->older->newer = node->newer;
+    } else if (registry->oldest_used == node) {
+        registry->oldest_used = node->newer;
+    }
+    node->newer = NULL;
+    node->older = NULL;
+}
+
+static void forget_compiled(struct registry *registry, struct form_node *node)
+{
+    eng_task *task = atomic_exchange(&node->compiled, NULL);
+    if (task != NULL) {
+        eng_task_free(task);
+        atomic_fetch_sub(&registry->n_compiled, 1);
+    }
+}
+
 static void drop_form(struct registry *registry, struct form_node *node)
 {
     if (node == NULL || --node->refs > 0) {
@@ -206,8 +231,34 @@ static void drop_form(struct registry *registry, struct form_node *node)
     *link = node->next;
     registry->n_forms--;
     registry->bytes -= node->bytes + MALLOC_OVERHEAD;
-    eng_task_free(atomic_load(&node->compiled));
+    unlist_used(registry, node);
+    forget_compiled(registry, node);
     free(node);
+}
+
+/* ---- which forms stay compiled ------------------------------------------------------------- */
+
+/* Hands out a reference: the form is the one used last. Drops what the longest unused compiled. */
+static void use_form(struct registry *registry, struct form_node *node)
+{
+    node->users++;
+    unlist_used(registry, node);
+    node->older = registry->newest_used;
+    if (node->older != NULL) {
+        node->older->newer = node;
+    } else {
+        registry->oldest_used = node;
+    }
+    registry->newest_used = node;
+    struct form_node *old = registry->oldest_used;
+    while (old != NULL && atomic_load(&registry->n_compiled) > MAX_COMPILED) {
+        struct form_node *newer = old->newer;
+        if (old->users == 0) {
+            forget_compiled(registry, old);
+            unlist_used(registry, old);
+        }
+        old = newer;
+    }
 }
 
 static struct form_node *node_of(struct form *form)
@@ -220,12 +271,18 @@ eng_status registry_form(struct registry *registry, const eng_task_spec *spec, s
 {
     struct form_node *node = intern_form(registry, spec, registry->banks[0]);
     *out = node != NULL ? &node->form : NULL;
+    if (node != NULL) {
+        use_form(registry, node);
+    }
     return node != NULL ? ENG_OK : fault_nomem(err, "task");
 }
 
 void form_release(struct registry *registry, struct form *form)
 {
-    drop_form(registry, form != NULL ? node_of(form) : NULL);
+    if (form != NULL) {
+        node_of(form)->users--;
+        drop_form(registry, node_of(form));
+    }
 }
 
 eng_status form_compile(struct form *form, const eng_task **out, eng_error *err)
@@ -247,6 +304,7 @@ eng_status form_compile(struct form *form, const eng_task **out, eng_error *err)
     if (task == NULL) {
         status = eng_task_new(node->registry->model, form->bank, &spec, &task, err);
         atomic_store_explicit(&node->compiled, task, memory_order_release);
+        atomic_fetch_add(&node->registry->n_compiled, task != NULL);
     }
     pthread_mutex_unlock(&node->registry->compiling);
     *out = task;
@@ -340,14 +398,22 @@ static struct version_node *counted(const struct version *version)
                                            offsetof(struct version_node, version));
 }
 
-void version_release(struct registry *registry, struct version *version)
+void version_drop(struct registry *registry, struct version *version)
 {
     if (version == NULL || --counted(version)->refs > 0) {
         return;
     }
     registry->bytes -= version_bytes(version->route_len) + MALLOC_OVERHEAD;
-    form_release(registry, version->form);
+    drop_form(registry, node_of(version->form));
     free(counted(version));
+}
+
+void version_release(struct registry *registry, struct version *version)
+{
+    if (version != NULL) {
+        node_of(version->form)->users--;
+        version_drop(registry, version);
+    }
 }
 
 /* The mismatch in words: which half of the pair is missing here. */
@@ -376,6 +442,7 @@ eng_status registry_bind(struct registry *registry, const struct version *curren
     }
     struct version_node *node = counted(current);
     node->refs++;
+    use_form(registry, node_of(node->version.form));
     *out = &node->version;
     return ENG_OK;
 }
@@ -386,10 +453,11 @@ eng_status registry_inline(struct registry *registry, const reg_publication *pub
     eng_status status = version_new(registry, pub, out, err);
     if (status == ENG_OK && (*out)->base->bank == NULL) {
         status = mismatch(registry, (*out)->base, err);
-        version_release(registry, *out);
+        version_drop(registry, *out);
         *out = NULL;
     }
     if (status == ENG_OK) {
+        use_form(registry, node_of((*out)->form));
         remember_inline(registry, node_of((*out)->form));
     }
     return status;
@@ -402,7 +470,7 @@ void drop_pins(struct registry *registry, int64_t task)
     for (size_t i = 0; i < MAX_PINS && registry->pins[i].task != 0; i++) {
         struct pin *pin = &registry->pins[i];
         if (pin->version != NULL && (task == 0 || pin->task == task)) {
-            version_release(registry, pin->version);
+            version_drop(registry, pin->version);
             pin->version = NULL;
         }
     }
@@ -432,7 +500,7 @@ eng_status registry_pin(struct registry *registry, const reg_publication *pub,
     if (status == ENG_OK) {
         struct pin *pin = &registry->pins[registry->next_pin];
         registry->next_pin = (registry->next_pin + 1) % MAX_PINS;
-        version_release(registry, pin->version); /* places fill in order: the first free one ends */
+        version_drop(registry, pin->version); /* places fill in order: the first free one ends */
         *pin = (struct pin){pub->task, version};
         *out = version;
     }

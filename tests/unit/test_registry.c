@@ -203,6 +203,48 @@ static void old_inline_forms_are_forgotten(void)
     registry_free(registry);
 }
 
+/* More forms than stay compiled: those not in use are compiled again when they are asked again. */
+static void compiled_forms_are_bounded(void)
+{
+    enum { FORMS = 5000 };
+    struct registry *registry = open_registry();
+    const eng_task *task = NULL, *held_task = NULL;
+    struct version *held = NULL;
+    struct reg_task_view view;
+    eng_error err;
+    size_t wrong = 0;
+    for (int i = 0; i < FORMS; i++) {
+        char text[32], name[16];
+        int len = snprintf(text, sizeof text, "%04d号", i);
+        snprintf(name, sizeof name, "t%d", i);
+        const eng_text labels[2] = {{text, (size_t)len}, {"无", 3}};
+        const eng_task_spec spec = {.type = ENG_CLASSIFICATION, .labels = labels, .n_labels = 2};
+        const reg_publication pub = {
+            .tenant = 1, .task = i + 1, .name = name, .spec = &spec, .number = 1};
+        REQUIRE(registry_publish(registry, &pub, &err) == ENG_OK);
+    }
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < FORMS; i++) {
+            struct version *version = NULL;
+            REQUIRE(registry_find_id(registry, 1, i + 1, &view));
+            REQUIRE(registry_bind(registry, view.current, &version, &err) == ENG_OK);
+            wrong += form_compile(version->form, &task, &err) != ENG_OK;
+            wrong += strncmp(eng_task_label(task, 0), version->form->labels[0].data, 4) != 0;
+            if (held == NULL) {
+                held = version;
+                held_task = task;
+            } else {
+                version_release(registry, version);
+            }
+        }
+    }
+    CHECK_INT(wrong, 0);
+    CHECK(registry_compiled(registry) <= 4097);
+    CHECK(form_compile(held->form, &task, &err) == ENG_OK && task == held_task);
+    version_release(registry, held);
+    registry_free(registry);
+}
+
 static double seconds_now(void)
 {
     struct timespec t;
@@ -346,6 +388,7 @@ int main(void)
     RUN(a_foreign_version_is_kept_but_not_used);
     RUN(inline_tasks_share_forms);
     RUN(old_inline_forms_are_forgotten);
+    RUN(compiled_forms_are_bounded);
     RUN(holds_many_tasks);
     RUN(enumerates_a_tenant);
     RUN(names_the_nearest);
