@@ -26,13 +26,15 @@
 #define KERNEL_M  ((size_t)6)
 #define TILE_ROWS ((size_t)192)
 #define BLOCK_K   ((size_t)512)
-/* Panels packed on the fly live in scratch: SCRATCH_K x SCRATCH_PANELS of B, TURN_ROWS of Aᵀ. */
+/* Panels packed on the fly live in scratch: SCRATCH_PANELS of B, each SCRATCH_K deep and a line
+ * longer, so that they do not fall into the same cache sets; and one chunk of Aᵀ. */
 #define SCRATCH_K      ((size_t)256)
 #define SCRATCH_PANELS ((size_t)16)
-#define TURN_ROWS      ((size_t)192)
+#define SCRATCH_STRIDE (SCRATCH_K * PANEL + 16)
 #define TURN_STRIDE    (SCRATCH_K + 16)
+#define FLY_ROWS       ((size_t)1536) /* rows under one packed block */
 
-_Static_assert((SCRATCH_K * SCRATCH_PANELS * PANEL + TURN_ROWS * TURN_STRIDE) * sizeof(float) <=
+_Static_assert((SCRATCH_STRIDE * SCRATCH_PANELS + TILE_ROWS * TURN_STRIDE) * sizeof(float) <=
                    GEMM_SCRATCH,
                "scratch holds one block of B and one of A");
 
@@ -101,24 +103,7 @@ static void pack_panel_transposed(const float *b, size_t ldb, size_t columns, si
     if (columns < PANEL) {
         memset(to, 0, k * PANEL * sizeof *to);
     }
-    for (size_t from = 0; from < k; from += PANEL) { /* a cache line of each row at a time */
-        size_t end = min_size(from + PANEL, k);
-        for (size_t j = 0; j < columns; j++) {
-            for (size_t p = from; p < end; p++) {
-                to[p * PANEL + j] = b[j * ldb + p];
-            }
-        }
-    }
-}
-
-/* One panel from B stored (k,n): to[p*16+j] = b[p*ldb + j]. */
-static void pack_panel_rows(const float *b, size_t ldb, size_t columns, size_t k, float *to)
-{
-    for (size_t p = 0; p < k; p++) {
-        for (size_t j = 0; j < PANEL; j++) {
-            to[p * PANEL + j] = j < columns ? b[p * ldb + j] : 0;
-        }
-    }
+    gemm_transpose(b, ldb, columns, k, to, PANEL);
 }
 
 struct gemm_packed *gemm_pack(const float *w, size_t n, size_t k, void *memory)
@@ -229,14 +214,19 @@ static void tile_packed(const struct gemm_product *g, const struct tile *tile)
     }
 }
 
-/* a (k,m) → to (rows,k): the block of Aᵀ this tile needs, in rows. */
-static void turn_a(const struct gemm_product *g, const struct tile *tile, size_t from, size_t k,
-                   float *to)
+/* All panels of the tile, from B stored (k,n): rows of B are read from end to end. */
+static void pack_rows(const struct gemm_product *g, const struct tile *tile, size_t from, size_t k,
+                      float *to)
 {
     for (size_t p = 0; p < k; p++) {
-        const float *row = g->a + (from + p) * g->lda + tile->row;
-        for (size_t r = 0; r < tile->rows; r++) {
-            to[r * TURN_STRIDE + p] = row[r];
+        const float *row = g->b + (from + p) * g->ldb;
+        size_t column = tile->column, end = tile->column + tile->columns;
+        float *out = to + p * PANEL;
+        for (; column + PANEL <= end; column += PANEL, out += SCRATCH_STRIDE) {
+            memcpy(out, row + column, PANEL * sizeof *out);
+        }
+        for (size_t j = 0; column < end && j < PANEL; j++) {
+            out[j] = column + j < g->n ? row[column + j] : 0;
         }
     }
 }
@@ -244,35 +234,40 @@ static void turn_a(const struct gemm_product *g, const struct tile *tile, size_t
 static void pack_block(const struct gemm_product *g, const struct tile *tile, size_t from, size_t k,
                        float *to)
 {
+    if (!g->b_transposed) {
+        pack_rows(g, tile, from, k, to);
+        return;
+    }
     for (size_t column = tile->column; column < tile->column + tile->columns; column += PANEL) {
-        size_t columns = min_size(PANEL, g->n - column);
-        if (g->b_transposed) {
-            pack_panel_transposed(g->b + column * g->ldb + from, g->ldb, columns, k, to);
-        } else {
-            pack_panel_rows(g->b + from * g->ldb + column, g->ldb, columns, k, to);
-        }
-        to += SCRATCH_K * PANEL;
+        pack_panel_transposed(g->b + column * g->ldb + from, g->ldb, min_size(PANEL, g->n - column),
+                              k, to);
+        to += SCRATCH_STRIDE;
     }
 }
 
+/* Rows go by chunks under one packed block of B, which pays for the packing. */
 static void tile_on_the_fly(const struct gemm_product *g, const struct tile *tile, float *scratch)
 {
-    float *turned = scratch + SCRATCH_K * SCRATCH_PANELS * PANEL;
+    float *turned = scratch + SCRATCH_STRIDE * SCRATCH_PANELS;
     for (size_t from = 0; from < g->k || from == 0; from += SCRATCH_K) {
         size_t k = min_size(SCRATCH_K, g->k - from);
-        struct block block = {.a = g->a + tile->row * g->lda + from,
-                              .lda = g->lda,
-                              .panels = scratch,
-                              .panel_stride = SCRATCH_K * PANEL,
-                              .from = from,
-                              .k = k};
+        struct block block = {
+            .panels = scratch, .panel_stride = SCRATCH_STRIDE, .from = from, .k = k};
         pack_block(g, tile, from, k, scratch);
-        if (g->a_transposed) {
-            turn_a(g, tile, from, k, turned);
-            block.a = turned;
-            block.lda = TURN_STRIDE;
+        for (size_t row = 0; row < tile->rows; row += TILE_ROWS) {
+            struct tile chunk = *tile;
+            chunk.row += row;
+            chunk.rows = min_size(TILE_ROWS, tile->rows - row);
+            block.a = g->a + chunk.row * g->lda + from;
+            block.lda = g->lda;
+            if (g->a_transposed) {
+                gemm_transpose(g->a + from * g->lda + chunk.row, g->lda, k, chunk.rows, turned,
+                               TURN_STRIDE);
+                block.a = turned;
+                block.lda = TURN_STRIDE;
+            }
+            multiply_block(g, &chunk, &block, from + k == g->k);
         }
-        multiply_block(g, tile, &block, from + k == g->k);
     }
 }
 
@@ -310,25 +305,39 @@ static void run_tile(bool vector, const struct gemm_product *g, const struct til
 
 /* ---- cutting products into tiles ---- */
 
-/* Rows and columns of the tiles of one product: as few row blocks as the cache allows, columns so
- * that every thread gets about four tiles. */
+/* Tiles of one product. */
 struct cut {
     size_t rows, columns; /* of a tile */
     size_t down, across;  /* tiles */
 };
 
-static struct cut cut_product(const struct gemm_product *g, size_t threads)
+static size_t divide_up(size_t n, size_t by)
+{
+    return (n + by - 1) / by;
+}
+
+/* At least `wanted` tiles if the product is large enough, but no more than that asks for: a tile
+ * pays for its operands with its size. Packed weights are shared, so rows are cut where the cache
+ * says; a tile that packs for itself takes as many rows as it can. */
+static struct cut cut_product(const struct gemm_product *g, size_t wanted)
 {
     struct cut cut = {0};
     if (g->m == 0 || g->n == 0) {
         return cut;
     }
-    size_t blocks = (g->m + TILE_ROWS - 1) / TILE_ROWS;
-    cut.rows = round_up((g->m + blocks - 1) / blocks, KERNEL_M);
-    cut.columns = round_up((g->n + 4 * threads - 1) / (4 * threads), PANEL);
-    cut.columns = min_size(cut.columns, SCRATCH_PANELS * PANEL);
-    cut.down = (g->m + cut.rows - 1) / cut.rows;
-    cut.across = (g->n + cut.columns - 1) / cut.columns;
+    size_t across = divide_up(g->n, SCRATCH_PANELS * PANEL), down = divide_up(g->m, TILE_ROWS);
+    if (g->packed == NULL) {
+        size_t needed = min_size(divide_up(wanted, across), down);
+        down = divide_up(g->m, FLY_ROWS);
+        down = needed > down ? needed : down;
+    }
+    if (down * across < wanted) {
+        across = divide_up(wanted, down);
+    }
+    cut.rows = round_up(divide_up(g->m, down), KERNEL_M);
+    cut.columns = round_up(divide_up(g->n, across), PANEL);
+    cut.down = divide_up(g->m, cut.rows);
+    cut.across = divide_up(g->n, cut.columns);
     return cut;
 }
 
@@ -342,7 +351,7 @@ static struct tile tile_at(const struct gemm_product *g, const struct cut *cut, 
 
 struct gemm_job {
     const struct gemm_product *products;
-    size_t count, threads;
+    size_t count, wanted; /* wanted: tiles of each */
     bool vector;
 };
 
@@ -351,7 +360,7 @@ static void gemm_task(void *arg, size_t index, size_t thread, void *scratch)
     (void)thread;
     const struct gemm_job *job = arg;
     for (size_t i = 0; i < job->count; i++) {
-        struct cut cut = cut_product(&job->products[i], job->threads);
+        struct cut cut = cut_product(&job->products[i], job->wanted);
         if (index < cut.down * cut.across) {
             struct tile tile = tile_at(&job->products[i], &cut, index);
             run_tile(job->vector, &job->products[i], &tile, scratch);
@@ -363,12 +372,13 @@ static void gemm_task(void *arg, size_t index, size_t thread, void *scratch)
 
 void gemm_run(eng_compute *compute, const struct gemm_product *products, size_t count)
 {
-    struct gemm_job job = {products, count, compute_threads(compute), compute_vector(compute)};
+    size_t threads = compute_threads(compute);
+    struct gemm_job job = {products, count, threads > 1 ? 4 * threads : 1, compute_vector(compute)};
     size_t tiles = 0;
     double work = 0;
     for (size_t i = 0; i < count; i++) {
         const struct gemm_product *g = &products[i];
-        struct cut cut = cut_product(g, job.threads);
+        struct cut cut = cut_product(g, job.wanted);
         tiles += cut.down * cut.across;
         work += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     }

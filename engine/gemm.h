@@ -69,6 +69,9 @@ double gemm_peak(double seconds);
  * row for all). */
 void gemm_kernel(size_t rows, size_t k, const float *a, size_t lda, const float *panel,
                  const float *init, size_t ldinit, float *c, size_t ldc);
+/* to (columns,rows) = fromᵀ, from (rows,columns) */
+void gemm_transpose(const float *from, size_t ldfrom, size_t rows, size_t columns, float *to,
+                    size_t ldto);
 double gemm_peak_avx2(double seconds);
 
 #endif

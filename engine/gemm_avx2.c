@@ -91,6 +91,46 @@ AVX2 void gemm_kernel(size_t rows, size_t k, const float *a, size_t lda, const f
     }
 }
 
+/* to[c*ldto + r] = from[r*ldfrom + c] for 8 x 8: pairs, then quads, then halves change places. */
+AVX2 static inline __attribute__((always_inline)) void
+transpose_8x8(const float *from, size_t ldfrom, float *to, size_t ldto)
+{
+    __m256 row[8], pair[8];
+    for (size_t i = 0; i < 8; i++) {
+        row[i] = _mm256_loadu_ps(from + i * ldfrom);
+    }
+    for (size_t i = 0; i < 8; i += 2) {
+        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (size_t i = 0; i < 8; i += 4) {
+        row[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44);
+        row[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xEE);
+        row[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0x44);
+        row[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0xEE);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + i * ldto, _mm256_permute2f128_ps(row[i], row[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * ldto, _mm256_permute2f128_ps(row[i], row[i + 4], 0x31));
+    }
+}
+
+AVX2 void gemm_transpose(const float *from, size_t ldfrom, size_t rows, size_t columns, float *to,
+                         size_t ldto)
+{
+    size_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
+    for (size_t r = 0; r < whole_rows; r += 8) {
+        for (size_t c = 0; c < whole_columns; c += 8) {
+            transpose_8x8(from + r * ldfrom + c, ldfrom, to + c * ldto + r, ldto);
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = r < whole_rows ? whole_columns : 0; c < columns; c++) {
+            to[c * ldto + r] = from[r * ldfrom + c];
+        }
+    }
+}
+
 static double now(void)
 {
     struct timespec time;
@@ -159,6 +199,17 @@ void gemm_kernel(size_t rows, size_t k, const float *a, size_t lda, const float 
     (void)ldinit;
     (void)c;
     (void)ldc;
+}
+
+void gemm_transpose(const float *from, size_t ldfrom, size_t rows, size_t columns, float *to,
+                    size_t ldto)
+{
+    (void)from;
+    (void)ldfrom;
+    (void)rows;
+    (void)columns;
+    (void)to;
+    (void)ldto;
 }
 
 double gemm_peak_avx2(double seconds)

@@ -1,0 +1,73 @@
+/* test_bench.c: the benches run, and count what they say they count. No timing is judged here. */
+#include "engine/engine.h"
+#include "tests/unit/test.h"
+
+static eng_compute *compute;
+static eng_model *model;
+static eng_bank *bank;
+
+static bool setup(void)
+{
+    const eng_model_info shape = {.layers = 2,
+                                  .hidden = 64,
+                                  .heads = 2,
+                                  .ffn = 128,
+                                  .vocab = 30,
+                                  .positions = 40,
+                                  .types = 2};
+    return eng_compute_start(2, NULL, &compute, NULL) == ENG_OK &&
+           eng_model_random(&shape, 1, &model, NULL) == ENG_OK &&
+           eng_bank_random(model, 1, 8, 5, 6, 1, &bank, NULL) == ENG_OK;
+}
+
+static void gemm(void)
+{
+    double rate = 0;
+    eng_error err = {0};
+    CHECK(eng_bench_gemm(compute, NULL, 30, 64, 64, 0.01, &rate, &err) == ENG_OK && rate > 0);
+    CHECK(eng_bench_gemm(compute, "openblas", 30, 64, 64, 0.01, &rate, &err) == ENG_OK && rate > 0);
+    CHECK(eng_bench_gemm(compute, "peak", 0, 0, 0, 0.01, &rate, &err) == ENG_OK);
+    CHECK(eng_bench_gemm(compute, "magic", 30, 64, 64, 0.01, &rate, &err) == ENG_EINVAL);
+    CHECK(eng_bench_gemm(compute, NULL, 0, 64, 64, 0.01, &rate, &err) == ENG_EINVAL);
+    CHECK(eng_bench_gemm(compute, NULL, SIZE_MAX / 8, 64, 64, 0.01, &rate, &err) == ENG_ELIMIT);
+    CHECK(rate == 0);
+}
+
+/* Two layers; per token 2·(4·64² + 2·64·128) and 4·len·64 for attention; 4·64 for the head. */
+static void flops(void)
+{
+    const size_t lens[] = {10, 20};
+    double want = 0;
+    for (size_t s = 0; s < 2; s++) {
+        double len = (double)lens[s];
+        want += 2 * (len * 2 * (4 * 64 * 64 + 2 * 64 * 128) + 4 * len * len * 64) + 4 * len * 64;
+    }
+    CHECK_NEAR(eng_forward_flops(model, lens, 2), want, 0.5);
+    CHECK_NEAR(eng_forward_flops(model, lens, 0), 0, 0);
+}
+
+static void train(void)
+{
+    double seconds = 0;
+    eng_error err = {0};
+    CHECK(eng_bench_train_step(compute, model, bank, 20, 3, &seconds, &err) == ENG_OK);
+    CHECK(seconds > 0);
+    CHECK(eng_bench_train_step(compute, model, bank, 41, 1, &seconds, &err) == ENG_ELIMIT);
+    CHECK(eng_bench_train_step(compute, model, bank, SIZE_MAX, 2, &seconds, &err) == ENG_ELIMIT);
+}
+
+int main(void)
+{
+    TESTS_BEGIN;
+    if (!setup()) {
+        fprintf(stderr, "cannot make the random model\n");
+        return 1;
+    }
+    RUN(gemm);
+    RUN(flops);
+    RUN(train);
+    eng_bank_free(bank);
+    eng_model_free(model);
+    eng_compute_stop(compute);
+    TESTS_END;
+}
