@@ -51,8 +51,7 @@ static int failed(int code, const char *text)
 
 /* ---- the database -------------------------------------------------------------------------------------- */
 
-/* Makes every missing directory above `path`, the last 0700: it will hold the database. */
-static bool make_directories(const char *path)
+bool server_make_directories(const char *path)
 {
     char dir[PATH_MAX];
     if (strlen(path) >= sizeof dir) {
@@ -111,7 +110,7 @@ static int open_database(struct running *run, store **out)
     store_options options = {.sync = strcmp(server->config->sync, "full") == 0 ? STORE_SYNC_FULL
                                                                                : STORE_SYNC_NORMAL};
     server->db_path = server->config->db;
-    if (!make_directories(server->db_path)) {
+    if (!server_make_directories(server->db_path)) {
         fprintf(stderr, "mp2: %s: cannot make its directory: %s (setting db)\n", server->db_path,
                 strerror(errno));
         return EXIT_FAILED;

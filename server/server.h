@@ -68,6 +68,9 @@ struct server_part {
 extern const struct server_part server_parts[];
 extern const size_t server_parts_count;
 
+/* Makes every missing directory above the file `path`, 0700: a database will lie there. False: errno. */
+bool server_make_directories(const char *path);
+
 /* Runs a server until it is told to stop. Returns an exit code of commands.h. */
 int server_run(const struct config *config);
 

@@ -4,7 +4,9 @@
 #include "server/commands/admin_db.h"
 #include "server/commands/commands.h"
 #include "server/config.h"
+#include "server/server.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -97,6 +99,10 @@ store *admin_open(const struct admin_args *args, int *code)
     if (!creates && access(path, F_OK) != 0) {
         fprintf(stderr, "mp2: there is no database at %s: give --db FILE\n", path);
         *code = EXIT_NO_INPUT;
+        return NULL;
+    }
+    if (creates && !server_make_directories(path)) {
+        fprintf(stderr, "mp2: %s: cannot make its directory: %s\n", path, strerror(errno));
         return NULL;
     }
     store_status status = store_open(path, NULL, &s, &err);

@@ -20,9 +20,6 @@ static int create_tenant(store *s, const char *name)
 {
     store_error err = {0};
     int64_t id = 0;
-    if (!auth_tenant_name_ok(name)) {
-        return usage_error("a tenant's name must be %s", AUTH_TENANT_NAME_RULE);
-    }
     if (store_tenant_create(s, name, NULL, wall_ms(), &id, &err) != STORE_OK) {
         return admin_failed(&err);
     }
@@ -99,6 +96,9 @@ int cmd_tenant(int argc, char **argv)
     }
     if (args.n_words != (list ? 0 : 1)) {
         return usage_error(list ? "list wants nothing else" : "give one name");
+    }
+    if (create && !auth_tenant_name_ok(args.words[0])) {
+        return usage_error("a tenant's name must be %s", AUTH_TENANT_NAME_RULE);
     }
     store *s = admin_open(&args, &code);
     if (s == NULL) {

@@ -113,6 +113,10 @@ class Server:
         """SIGTERM; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self):
+        """Waits for the end of a server that was told to stop; returns the exit code."""
         try:
             code = self.process.wait(PATIENCE + 40)
         except subprocess.TimeoutExpired:
