@@ -5,6 +5,7 @@
 #include "engine/mapfile.h"
 #include "engine/status.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define JSON_DEPTH_MOST 64
@@ -64,7 +65,14 @@ eng_status json_load_limited(const char *text, size_t len, const char *what,
         return status;
     }
     json_error_t error;
+    /* jansson's scanner does not look whether its own allocations worked, and what it then makes of the
+     * text can be anything. errno tells, unless a number came later. */
+    errno = 0;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    if (errno == ENOMEM || (root == NULL && error.text[0] == '\0')) {
+        json_decref(root);
+        return fail_nomem(err, what);
+    }
     if (root == NULL) {
         char *near = strstr(error.text, " near '"); /* do not echo the input */
         if (near != NULL) {

@@ -10,6 +10,7 @@
 #include "engine/safetensors.h"
 #include "engine/status.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,9 +71,11 @@ static eng_status make_header(const struct safetensors_entry *entries, const siz
     eng_status status = ENG_OK;
     size_t at = 0;
     *out = NULL;
+    errno = 0; /* jansson does not say whether memory or UTF-8 was the trouble */
     json_t *header = json_object();
     if (header == NULL || !set_metadata(header, meta, n_meta)) {
-        status = fail(err, ENG_EINVAL, "__metadata__", "metadata is not UTF-8, or out of memory");
+        status = errno == ENOMEM ? fail_nomem(err, "__metadata__")
+                                 : fail(err, ENG_EINVAL, "__metadata__", "metadata is not UTF-8");
     }
     for (size_t i = 0; i < n && status == ENG_OK; i++) {
         const struct safetensors_entry *entry = &entries[order[i]];
@@ -84,8 +87,10 @@ static eng_status make_header(const struct safetensors_entry *entries, const siz
         }
         if (status == ENG_OK &&
             (!size_add(at, bytes, &end) || !set_entry(header, entry, at, end))) {
-            status = fail(err, ENG_EINVAL, entry->name,
-                          "tensor \"%s\": name is not UTF-8, or too large", entry->name);
+            status = errno == ENOMEM
+                         ? fail_nomem(err, entry->name)
+                         : fail(err, ENG_EINVAL, entry->name,
+                                "tensor \"%s\": name is not UTF-8, or too large", entry->name);
         }
         at = end;
     }
