@@ -72,6 +72,11 @@
     X(count, queue_requests, "4096", 1, 10000000, "predictions waiting or computing; then 503")    \
     X(count, queue_tokens, "1000000", 1024, 1000000000, "their tokens, as estimated; then 503")    \
     X(bytes, queue_bytes, "256M", 65536, 1099511627776, "their texts; then 503")                   \
+    X(count, job_threads, "1", 0, 64, "jobs that train at once; 0: this server runs none")         \
+    X(count, job_attempts, "3", 1, 100, "times a job is started when crashes cut it off")          \
+    X(time, job_lease, "60s", 1000, 3600000,                                                       \
+      "how long a running job counts as alive without a sign of life")                             \
+    X(count, max_queued_jobs, "100", 1, 1000000, "jobs of one tenant that wait or run")            \
     X(count, max_tenants, "100000", 1, 10000000, "tenants of this server")                         \
     X(count, max_keys, "1000000", 1, 100000000, "keys of this server")
 

@@ -114,4 +114,12 @@ void ep_file_get(struct request *req);
 void ep_file_content(struct request *req);
 void ep_file_delete(struct request *req);
 
+/* ep_jobs.c */
+void ep_jobs_create(struct request *req);
+void ep_jobs_list(struct request *req);
+void ep_job_get(struct request *req);
+void ep_job_cancel(struct request *req);
+void ep_job_events(struct request *req);
+void ep_job_checkpoints(struct request *req);
+
 #endif

@@ -253,6 +253,32 @@ static store_status find_target(store *s, const char *id, const char *owner, str
     return db_finish(&q, status, err);
 }
 
+/* Two jobs may have been asked for the same new task: the second adds a version to what the first has
+ * made, when both ask the same of it. Else the name is simply taken. */
+static store_status find_same_task(store *s, struct target *target, const store_task *task,
+                                   store_error *err)
+{
+    db_query q;
+    int64_t same = 0;
+    store_status status =
+        db_prepare(s,
+                   "SELECT id FROM tasks WHERE tenant = ? AND name = ? AND deleted = 0"
+                   " AND type = ? AND labels IS ? AND text_template IS ? AND flags = ?",
+                   &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, target->tenant);
+    db_bind_text(&q, target->name);
+    db_bind_text(&q, task->type);
+    db_bind_text(&q, task->labels);
+    db_bind_text(&q, task->text_template);
+    db_bind_int(&q, (int64_t)task->flags);
+    status = db_scalar(&q, &same, err);
+    target->task = same;
+    return status == STORE_ENOTFOUND ? STORE_OK : status;
+}
+
 static store_status place_version(store *s, const char *id, const store_task *task,
                                   const store_version *version, int64_t now, struct target *target,
                                   int64_t *number, store_error *err)
@@ -262,12 +288,15 @@ static store_status place_version(store *s, const char *id, const store_task *ta
     row.created = now;
     store_status status = STORE_OK;
     if (target->task == 0) {
+        status = find_same_task(s, target, task, err);
+    }
+    if (status == STORE_OK && target->task == 0) {
         store_task made = *task;
         made.tenant = target->tenant;
         made.name = target->name;
         made.created = now;
         status = db_task_insert(s, &made, &target->task, err);
-    } else {
+    } else if (status == STORE_OK) {
         status = db_task_check(s, target->tenant, target->task, err);
     }
     if (status == STORE_OK) {

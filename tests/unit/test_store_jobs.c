@@ -262,6 +262,37 @@ static void publishing(void)
     tear_down(&f);
 }
 
+/* Two jobs for one new task: the second becomes its next version, unless it asks something else. */
+static void publishing_the_same_new_task(void)
+{
+    struct fixture f = set_up();
+    store_error err = {0};
+    store_job job;
+    store_task made = test_task(f.a, "ignored"), task;
+    store_version version = test_version("route");
+    int64_t first = 0, second = 0, number = 0;
+    for (int i = 0; i < 3; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "j%d", i);
+        job = test_job(f.a, id, "file-a");
+        job.task_name = "both";
+        OK(store_job_create(f.s, &job, &err));
+        OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+    }
+    OK(store_job_publish(f.s, "j0", "w", &made, &version, NULL, 1, NULL, 500, &first, &number,
+                         &err));
+    OK(store_job_publish(f.s, "j1", "w", &made, &version, NULL, 1, NULL, 500, &second, &number,
+                         &err));
+    CHECK(first == second && number == 2);
+    made.labels = "[\"x\",\"y\"]";
+    FAILS(store_job_publish(f.s, "j2", "w", &made, &version, NULL, 1, NULL, 500, &second, &number,
+                            &err),
+          STORE_EEXISTS);
+    OK(store_task_get(f.s, f.a, first, f.mem, &task, &err));
+    CHECK_INT(task.current, 2);
+    tear_down(&f);
+}
+
 static void events(void)
 {
     struct fixture f = set_up();
@@ -353,6 +384,7 @@ int main(void)
     RUN(leases);
     RUN(cancelling);
     RUN(publishing);
+    RUN(publishing_the_same_new_task);
     RUN(events);
     RUN(recovery);
     RUN(status_words);

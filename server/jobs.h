@@ -1,0 +1,29 @@
+/* jobs.h: the threads that train, a bounded number of them.
+ *
+ * A job thread claims the next queued job through the store thread, runs it (jobrun.c), and writes
+ * what happens to the job's events. A job that a crash cut off is queued again at start, at most
+ * job_attempts times; one that a shutdown cuts off goes back to the queue in order. The same spec,
+ * seed and number of compute threads give the same route, so a repeated job ends where it would have.
+ *
+ * Threads.   jobs_poke, jobs_cancel, jobs_estimate: any. The part's functions: see server.h.
+ */
+#ifndef SERVER_JOBS_H
+#define SERVER_JOBS_H
+
+#include "server/server.h"
+
+struct jobs;
+
+bool jobs_part_start(struct server *server, char *why, size_t size);
+void jobs_part_drain(struct server *server);
+bool jobs_part_idle(struct server *server);
+void jobs_part_stop(struct server *server);
+
+/* A job was queued: wakes a thread that waits for one. */
+void jobs_poke(struct jobs *jobs);
+/* The tenant cancelled a running job (the store knows already): ends it within a step. */
+void jobs_cancel(struct jobs *jobs, const char *id);
+/* When the running job `id` is expected to end, in ms since 1970; 0: not known. */
+int64_t jobs_estimate(struct jobs *jobs, const char *id);
+
+#endif
