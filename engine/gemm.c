@@ -65,7 +65,7 @@ bool gemm_cpu_capable(void)
 eng_status gemm_blas_check(char *config, size_t size, eng_error *err)
 {
     snprintf(config, size, "%s", openblas_get_config());
-    if (openblas_get_parallel() == 0) {
+    if (openblas_get_parallel() == 0 || strstr(config, "SINGLE_THREADED") != NULL) {
         return fail(err, ENG_EUNSUPPORTED, "openblas",
                     "this OpenBLAS is built without threads and locks and gives wrong results to "
                     "concurrent callers; install libopenblas0-pthread (found: %s)",
@@ -182,7 +182,7 @@ static void prefetch_share(const float *panel, size_t k, size_t row, size_t rows
 }
 
 static void multiply_block(const struct gemm_product *g, const struct tile *tile,
-                           const struct block *block, bool last)
+                           const struct block *block)
 {
     for (size_t column = tile->column; column < tile->column + tile->columns; column += PANEL) {
         size_t j = (column - tile->column) / PANEL;
@@ -191,12 +191,11 @@ static void multiply_block(const struct gemm_product *g, const struct tile *tile
             size_t rows = min_size(KERNEL_M, tile->rows - r);
             prefetch_share(panel + block->panel_stride, block->k, r, tile->rows);
             kernel_at(g, block, tile->row + r, rows, column, block->a + r * block->lda, panel);
-            if (last && g->gelu != NULL) {
-                size_t at = (tile->row + r) * g->ldc + column;
-                ops_gelu_rows(true, g->c + at, g->gelu + at, rows, min_size(PANEL, g->n - column),
-                              g->ldc);
-            }
         }
+    }
+    if (block->from + block->k == g->k && g->gelu != NULL) {
+        size_t at = tile->row * g->ldc + tile->column;
+        ops_gelu_rows(true, g->c + at, g->gelu + at, tile->rows, tile->columns, g->ldc);
     }
 }
 
@@ -210,7 +209,7 @@ static void tile_packed(const struct gemm_product *g, const struct tile *tile)
                               .panel_stride = g->k * PANEL,
                               .from = from,
                               .k = k};
-        multiply_block(g, tile, &block, from + k == g->k);
+        multiply_block(g, tile, &block);
     }
 }
 
@@ -266,7 +265,7 @@ static void tile_on_the_fly(const struct gemm_product *g, const struct tile *til
                 block.a = turned;
                 block.lda = TURN_STRIDE;
             }
-            multiply_block(g, &chunk, &block, from + k == g->k);
+            multiply_block(g, &chunk, &block);
         }
     }
 }

@@ -52,7 +52,7 @@ struct eng_model {
     struct tokenizer *tokenizer; /* NULL without a vocabulary */
     struct weights *weights;
     void *packed; /* encoder_prepare's: all matrices packed, one block; NULL without AVX2 */
-    void *block; /* eng_model_random's parameters (malloc'ed, freed by eng_model_free) or NULL */
+    void *block;  /* eng_model_random's parameters (malloc'ed, freed by eng_model_free) or NULL */
 };
 
 struct eng_bank {
