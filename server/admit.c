@@ -16,7 +16,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define SWALLOW_MAX (1u << 20) /* of a body whose answer is known already */
+#define SWALLOW_MAX (4u << 20) /* of a body whose answer is known already */
 
 /* ---- the gate ------------------------------------------------------------------------------------------ */
 
@@ -82,6 +82,9 @@ static const char *check_gate(struct request *req, const char *version)
     req->body_declared = walk.gate.length;
     if (wrong == NULL && strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0) {
         wrong = "the protocol must be HTTP/1.1 or HTTP/1.0";
+    }
+    if (wrong == NULL && !gate_method(req->method)) {
+        wrong = "the method is not a word of at most 32 letters";
     }
     if (wrong == NULL && is_target_cut(req, version)) {
         wrong = "the request line holds a NUL or more than one space";
@@ -174,8 +177,8 @@ static bool check_endpoint(struct request *req)
     }
     if (match.endpoint == NULL && match.path_known) {
         reply_header(req, "Allow", match.allow);
-        reply_problem(req, 405, "method_not_allowed", NULL,
-                      "%.32s is not possible here; allowed: %s", req->method, match.allow);
+        reply_problem(req, 405, "method_not_allowed", NULL, "%s is not possible here; allowed: %s",
+                      req->method, match.allow);
         return false;
     }
     if (match.endpoint == NULL) {

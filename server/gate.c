@@ -162,6 +162,17 @@ const char *gate_query(const char *query)
     return check_encoded(query, strlen(query));
 }
 
+bool gate_method(const char *method)
+{
+    size_t len = strlen(method);
+    for (size_t i = 0; i < len; i++) {
+        if (!is_token_char((unsigned char)method[i])) {
+            return false;
+        }
+    }
+    return len >= 1 && len <= 32;
+}
+
 static bool name_is(const char *name, size_t len, const char *want)
 {
     return strlen(want) == len && strncasecmp(name, want, len) == 0;

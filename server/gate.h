@@ -19,6 +19,9 @@ const char *gate_path(const char *path);
 /* Raw query: the same for percent codes, control bytes and UTF-8. */
 const char *gate_query(const char *query);
 
+/* A token of at most 32 characters. */
+bool gate_method(const char *method);
+
 /* Gathers the headers of one request. Start with {0}. */
 struct gate_headers {
     unsigned n, hosts, lengths, encodings;

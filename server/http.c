@@ -176,7 +176,9 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
 static void write_access_line(const struct request *req, int64_t us)
 {
     struct log_line line;
-    log_begin(&line, LOG_INFO, "request");
+    /* Probes and scrapers ask every few seconds. */
+    bool probe = req->endpoint != NULL && req->endpoint->scopes == 0 && req->status < 400;
+    log_begin(&line, probe ? LOG_DEBUG : LOG_INFO, "request");
     log_text(&line, "id", req->id);
     log_text(&line, "method", req->head ? "HEAD" : req->method);
     log_text(&line, "path", req->path);

@@ -8,6 +8,7 @@
  */
 #include "server/server.h"
 #include "server/auth.h"
+#include "server/batcher.h"
 #include "server/commands/commands.h"
 #include "server/config.h"
 #include "server/http.h"
@@ -25,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
@@ -236,6 +238,12 @@ static void print_banner(const struct running *run)
            bank->layers > 1 ? "deep" : "shallow");
     printf("threads    1 loop, %zu compute (%s), %llu workers, 1 store\n", compute->threads,
            compute->kernel, (unsigned long long)server->config->workers);
+    if (server->batcher != NULL) {
+        struct batcher_stats stats;
+        batcher_get_stats(server->batcher, &stats);
+        printf("workspace  %.1f MiB, %zu tokens a batch\n", (double)stats.workspace_bytes / 1048576,
+               stats.budget_tokens);
+    }
     printf("database   %s\n", server->db_path);
     if (run->first_key[0] != '\0') {
         printf("admin key  %s   (of tenant \"default\"; shown once, keep it)\n", run->first_key);
@@ -354,6 +362,16 @@ static void stop(struct running *run)
     auth_free(server->auth);
 }
 
+/* Connections may need more descriptors than a shell gives by default. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 int server_run(const struct config *config)
 {
     static struct running run; /* zeroed; one server a process */
@@ -364,6 +382,7 @@ int server_run(const struct config *config)
     }
     json_object_seed(0); /* before there are threads */
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
     int code = start(&run);
     if (code == EXIT_DONE) {
         open_handles(&run);

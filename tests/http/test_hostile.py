@@ -96,6 +96,7 @@ LINES = [b"GET /healthz%00x HTTP/1.1", b"GET /healthz\x00x HTTP/1.1", b"GET /a/.
          b"GET healthz HTTP/1.1", b"GET /healthz?a=%00 HTTP/1.1", b"GET /healthz?a=%ff HTTP/1.1",
          b"GET /healthz  HTTP/1.1", b"GET /healthz HTTP/9.9", b"GET /healthz HTTP/1.1x",
          b"GET /healthz", b"/healthz HTTP/1.1", b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+         b"G\xffT /healthz HTTP/1.1", b"G(T /healthz HTTP/1.1", b"X" * 40 + b" /healthz HTTP/1.1",
          b"PRI * HTTP/2.0", b"GET * HTTP/1.1"]
 
 

@@ -161,6 +161,13 @@ static void request_ids(void)
     CHECK(!gate_request_id(text));
 }
 
+static void methods(void)
+{
+    CHECK(gate_method("GET") && gate_method("M-SEARCH"));
+    CHECK(!gate_method("") && !gate_method("G T") && !gate_method("G\xff") &&
+          !gate_method("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG"));
+}
+
 int main(void)
 {
     TESTS_BEGIN;
@@ -173,5 +180,6 @@ int main(void)
     RUN(decoding);
     RUN(utf8);
     RUN(request_ids);
+    RUN(methods);
     TESTS_END;
 }
