@@ -299,7 +299,9 @@ static void on_signal(uv_signal_t *handle, int number)
 {
     struct running *run = handle->data;
     if (run->server.drain_started_ms != 0) {
-        _exit(128 + number);
+        /* As if it had never been caught: the parent sees the signal. */
+        signal(number, SIG_DFL);
+        raise(number);
     }
     log_event(LOG_INFO, "stopping", "signal %d: finishing what is in flight", number);
     run->server.ready = false;
