@@ -11,44 +11,16 @@
  * account, never to encode, compute or call out. A prediction ends when nothing works on it any more
  * (`encoding`, `in_batch`) and either all is computed or it is `over` (cancelled, late, failed).
  */
-#include "server/batcher.h"
+#include "server/batcher_parts.h"
 
 #include "server/fault.h"
 #include "server/loop.h"
 #include "server/prediction.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ENCODE_TURN 16 /* inputs encoded before the queue is asked again */
-
-/* A place in the batch that is being composed or computed. */
-struct place {
-    struct prediction *prediction;
-    size_t input;
-    size_t at; /* its first row */
-    bool failed;
-};
-
-struct batcher {
-    struct batcher_options options;
-    eng_workspace *workspace;
-    float *start, *end; /* (max_tokens) logits of a batch */
-    struct place *places;
-    eng_sequence *sequences; /* (max_sequences) */
-    eng_error batch_err;     /* of a failed place; batch thread only */
-    pthread_t encoder, batcher;
-
-    pthread_mutex_t lock; /* covers all below, and predictions inside */
-    pthread_cond_t encode_wanted, run_wanted;
-    struct fair_queue encode_queue; /* its bounds are the admission's */
-    struct fair_queue run_queue;
-    bool stopping;
-    struct batcher_stats stats;
-
-    struct batcher_histograms seen;
-};
 
 static struct prediction *from_encode(struct fair_item *item)
 {
@@ -442,97 +414,6 @@ static void *batcher_main(void *arg)
 
 /* ---- starting and stopping ----------------------------------------------------------------- */
 
-#define PROBE_LEN 64 /* tokens of a calibration sequence: a short text with its prompt */
-
-/* Seconds of one batch of `n` sequences of `len` tokens; short ones are measured three times, for the
- * least of them: others use the machine too. */
-static eng_status probe(struct batcher *b, const int32_t *ids, size_t len, size_t n,
-                        const float *mix, double *seconds, eng_error *err)
-{
-    eng_status status = ENG_OK;
-    *seconds = 0;
-    for (size_t i = 0; i < n; i++) {
-        b->sequences[i] =
-            (eng_sequence){.ids = ids, .len = len, .bank = b->options.bank, .mix = mix};
-    }
-    for (int i = 0; i < 3 && status == ENG_OK && *seconds < 0.1; i++) {
-        int64_t began = clock_us();
-        status = eng_forward(b->options.compute, b->workspace, ENG_SERVING, b->options.model,
-                             b->sequences, n, b->start, b->end, err);
-        double took = (double)(clock_us() - began) * 1e-6;
-        *seconds = i == 0 || took < *seconds ? took : *seconds;
-    }
-    return status;
-}
-
-/* Doubles a batch until it takes the target time, then scales: the budget in tokens. Also warms up. */
-static eng_status calibrate(struct batcher *b, const float *mix, eng_error *err)
-{
-    static const int32_t ids[PROBE_LEN]; /* zeros are words too */
-    size_t positions = eng_model_get_info(b->options.model)->positions;
-    size_t len = positions < PROBE_LEN ? positions : PROBE_LEN;
-    size_t most = b->options.max_tokens / len;
-    most = most < b->options.max_sequences ? most : b->options.max_sequences;
-    double seconds = 0, target = b->options.target_seconds;
-    eng_status status = probe(b, ids, len, 1, mix, &seconds, err);
-    size_t n = 1;
-    while (status == ENG_OK) {
-        status = probe(b, ids, len, n, mix, &seconds, err);
-        if (seconds >= target || n == most) {
-            break;
-        }
-        n = n * 2 < most ? n * 2 : most;
-    }
-    if (status != ENG_OK) {
-        return status;
-    }
-    double rate = seconds > 0 ? (double)(n * len) / seconds : 1e9;
-    double budget = target > 0 ? rate * target : (double)b->options.max_tokens;
-    size_t tokens = budget < (double)b->options.max_tokens ? (size_t)budget : b->options.max_tokens;
-    b->stats.tokens_per_second = rate;
-    b->stats.budget_tokens = tokens > positions ? tokens : positions;
-    return ENG_OK;
-}
-
-static eng_status calibrate_with_mix(struct batcher *b, eng_error *err)
-{
-    const eng_bank_info *info = eng_bank_get_info(b->options.bank);
-    float *route = calloc(info->route_len, sizeof(float));
-    float *mix = calloc(info->layers * info->modules, sizeof(float));
-    eng_status status = ENG_OK;
-    if (route == NULL || mix == NULL) {
-        status = fault_nomem(err, "batcher");
-    } else {
-        eng_route_mix(b->options.bank, route, mix);
-        status = calibrate(b, mix, err);
-    }
-    free(route);
-    free(mix);
-    return status;
-}
-
-static eng_status allocate(struct batcher *b, eng_error *err)
-{
-    struct batcher_options *o = &b->options;
-    size_t positions = eng_model_get_info(o->model)->positions;
-    o->max_tokens = o->max_tokens > positions ? o->max_tokens : positions;
-    o->max_sequences = o->max_sequences > 0 ? o->max_sequences : 1;
-    b->start = calloc(o->max_tokens, sizeof(float));
-    b->end = calloc(o->max_tokens, sizeof(float));
-    b->places = calloc(o->max_sequences, sizeof *b->places);
-    b->sequences = calloc(o->max_sequences, sizeof *b->sequences);
-    if (b->start == NULL || b->end == NULL || b->places == NULL || b->sequences == NULL) {
-        return fault_nomem(err, "batch_tokens");
-    }
-    eng_status status =
-        eng_workspace_new(o->model, o->max_tokens, o->max_sequences, &b->workspace, err);
-    if (status == ENG_OK) {
-        b->stats.workspace_bytes = eng_workspace_bytes(b->workspace);
-        b->stats.max_tokens = o->max_tokens;
-    }
-    return status;
-}
-
 static void init_histograms(struct batcher_histograms *seen)
 {
     static const double counts[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
@@ -593,9 +474,9 @@ eng_status batcher_start(const struct batcher_options *options, struct batcher *
     pthread_cond_init(&b->run_wanted, NULL);
     fair_init(&b->encode_queue, &options->limit);
     fair_init(&b->run_queue, &(struct fair_load){0});
-    eng_status status = allocate(b, err);
+    eng_status status = batcher_allocate(b, err);
     if (status == ENG_OK) {
-        status = calibrate_with_mix(b, err);
+        status = batcher_calibrate(b, err);
     }
     bool encoder = false;
     if (status == ENG_OK) {

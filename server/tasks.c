@@ -380,14 +380,16 @@ static json_t *route_json(const store_version *version)
 json_t *version_json(const char *tenant, const char *base, const store_task *task,
                      const store_version *version)
 {
-    char model[512];
-    ft_format(model, sizeof model, base, tenant, task->name, task->id, version->number);
+    char model[512] = "";
+    if (base != NULL) {
+        ft_format(model, sizeof model, base, tenant, task->name, task->id, version->number);
+    }
     json_t *body = json_object();
     bool ok = json_put(body, "object", json_string("task.version")) &&
               json_put(body, "task", json_string(task->name)) &&
               json_put(body, "version", json_integer(version->number)) &&
               json_put(body, "current", json_boolean(version->number == task->current)) &&
-              json_put(body, "model", json_string(model)) &&
+              json_put(body, "model", json_text_or_null(base != NULL ? model : NULL)) &&
               json_put(body, "route", route_json(version)) &&
               json_put(body, "method", json_text_or_null(version->method)) &&
               json_put(body, "started_from", json_text_or_null(version->started_from)) &&

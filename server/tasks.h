@@ -44,7 +44,7 @@ bool task_read_spec(struct request *req, const json_t *object, eng_task_spec *sp
 bool task_read_route(struct request *req, const json_t *object, const eng_bank *bank,
                      const float **route, size_t *len, struct problems *problems);
 
-/* As the API shows them. NULL: out of memory. */
+/* As the API shows them; base: the backbone's name, NULL leaves the "ft:" id out. NULL: out of memory. */
 json_t *task_json(const char *tenant, const store_task *task);
 json_t *version_json(const char *tenant, const char *base, const store_task *task,
                      const store_version *version);

@@ -85,20 +85,29 @@ static bool choose_path(const struct admin_args *args, char *path, size_t size)
     return ok;
 }
 
-store *admin_open(const struct admin_args *args, int *code)
+/* False: no database to open, said why; *code is what to return. */
+static bool find_database(const struct admin_args *args, char *path, size_t size, int *code)
 {
-    char path[1024];
-    store *s = NULL;
-    store_error err = {0};
     *code = EXIT_FAILED;
-    if (sodium_init() < 0 || !choose_path(args, path, sizeof path)) {
+    if (sodium_init() < 0 || !choose_path(args, path, size)) {
         fprintf(stderr, "mp2: out of memory, or a wrong MP2_ setting in the environment\n");
-        return NULL;
+        return false;
     }
     bool creates = strcmp(args->action, "create") == 0;
     if (!creates && access(path, F_OK) != 0) {
         fprintf(stderr, "mp2: there is no database at %s: give --db FILE\n", path);
         *code = EXIT_NO_INPUT;
+        return false;
+    }
+    return true;
+}
+
+store *admin_open(const struct admin_args *args, int *code)
+{
+    char path[1024];
+    store *s = NULL;
+    store_error err = {0};
+    if (!find_database(args, path, sizeof path, code)) {
         return NULL;
     }
     if (creates && !server_make_directories(path)) {
@@ -113,6 +122,18 @@ store *admin_open(const struct admin_args *args, int *code)
                 path);
     } else if (status != STORE_OK) {
         fprintf(stderr, "mp2: %s\n", err.text);
+    }
+    return s;
+}
+
+store *admin_open_reader(const struct admin_args *args, int *code)
+{
+    char path[1024];
+    store *s = NULL;
+    store_error err = {0};
+    if (find_database(args, path, sizeof path, code) &&
+        store_open_reader(path, &s, &err) != STORE_OK) {
+        (void)admin_failed(&err);
     }
     return s;
 }

@@ -1,4 +1,4 @@
-/* admin_db.h: what `mp2 tenant` and `mp2 key` share: options, and the database of a server that does not
+/* admin_db.h: what `mp2 tenant`, `mp2 key` and `mp2 task` share: options, and the database of a server that does not
  * run.
  */
 #ifndef SERVER_COMMANDS_ADMIN_DB_H
@@ -20,6 +20,8 @@ struct admin_args {
 bool admin_parse(int argc, char **argv, const char *help, struct admin_args *args, int *code);
 /* Opens the writer; NULL: said why on stderr, *code is what to return. */
 store *admin_open(const struct admin_args *args, int *code);
+/* The same read-only, also while a server runs. */
+store *admin_open_reader(const struct admin_args *args, int *code);
 /* Prints a failed call; returns EXIT_FAILED. */
 int admin_failed(const store_error *err);
 /* Finds a tenant by name; false: said why. */

@@ -16,6 +16,7 @@ const struct command commands[] = {
     {"serve", "serve tasks over HTTP", cmd_serve},
     {"tenant", "make, list and disable tenants", cmd_tenant},
     {"key", "make, list and revoke keys", cmd_key},
+    {"task", "list and show tasks", cmd_task},
     {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
     {"inspect", "look into a model, a text or the network's answer", cmd_inspect},
     {"adapt", "learn a route from labelled rows", cmd_adapt},

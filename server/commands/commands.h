@@ -35,6 +35,7 @@ int cmd_version(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_tenant(int argc, char **argv);
 int cmd_key(int argc, char **argv);
+int cmd_task(int argc, char **argv);
 
 /* ---- argument helpers (args.c): each prints "mp2 NAME: …" and returns false when the text is wrong */
 bool arg_size(const char *option, const char *text, size_t min, size_t max, size_t *out);
