@@ -5,6 +5,8 @@ from urllib.parse import quote
 
 import pytest
 
+from conftest import TOP
+
 LABELS = ["负面", "正面"]
 TEMPLATE = "情感分析：\"{text}\"的情感是？选项："
 TEXTS = ["房间很干净，下次还来", "太差了，再也不来了", "味道一般", "物流太慢"]
@@ -390,3 +392,39 @@ def test_models(server, tenant):
     assert gone.json() == {"id": ft, "object": "model", "deleted": True}
     assert predict(server, key, "m").status == 404
     assert server.delete("/v1/models/" + quote(ft, safe=""), key=key).status == 404
+
+
+# ---- another model under the same database -------------------------------------------------------
+
+
+def test_a_foreign_backbone_is_said_never_used(make_server):
+    """Tasks learnt on one model are kept, refused on another with both fingerprints, and come back."""
+    deep = TOP / "tests/models/boot-deep"
+    if not (deep / "config.json").exists():
+        pytest.skip("no second model in tests/models")
+    server = make_server()
+    key = "admin"
+    made(server, key, "t", route=ROUTE)
+    before = predictions(server, key, "t")
+    version = server.get("/v1/tasks/t/versions/1", key=key).json()
+    assert server.stop() == 0
+    server.settings["model"] = str(deep)
+    server.start()
+    answer = predict(server, key, "t")
+    assert answer.status == 409, answer
+    assert version["model_fingerprint"][:12] in answer.json()["detail"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert predict(server, key, "t@1").status == 409
+    assert server.get("/v1/tasks/t", key=key).status == 200
+    assert server.post("/v1/tasks/t/current", {"version": 1}, key=key).status == 409
+    assert "#/model_fingerprint" in pointers(server.post("/v1/tasks/t/versions", version, key=key))
+    deep_task = made(server, key, "deep")
+    assert deep_task["current"] == 1 and predict(server, key, "deep").status == 200
+    modules = server.post("/v1/predict", {"task": "deep", "inputs": ["x"], "return": ["modules"]},
+                          key=key).json()["modules"]
+    assert len(modules) == 3 and all(len(layer) == 8 for layer in modules)
+    assert server.stop() == 0
+    del server.settings["model"]
+    server.start()
+    assert predictions(server, key, "t") == before
+    assert predict(server, key, "deep").status == 409
