@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define MAX_DESCRIPTION 2000
-#define SEARCH_PAGES    100 /* of STORE_MAX_PAGE tasks, looked through for one page of a search */
 
 /* ---- make ------------------------------------------------------------------------------------ */
 
@@ -144,50 +143,13 @@ void ep_tasks_create(struct request *req)
 
 /* ---- list ------------------------------------------------------------------------------------ */
 
-/* Fills one page with the tasks whose name holds `search`, from up to SEARCH_PAGES of the store's. */
-static store_status search(struct task_call *call, store *reader)
-{
-    size_t want = call->query.page.limit;
-    store_task *found = request_alloc(call->req, want * sizeof *found);
-    store_task_query query = call->query;
-    store_status status = found != NULL ? STORE_OK : STORE_ENOMEM;
-    bool more = true;
-    query.page.limit = STORE_MAX_PAGE;
-    call->tasks = found;
-    for (size_t page = 0; status == STORE_OK && more && call->n < want; page++) {
-        store_task *tasks = NULL;
-        size_t n = 0, i = 0;
-        if (page == SEARCH_PAGES) {
-            break;
-        }
-        status =
-            store_task_list(reader, call->tenant, &query, call->mem, &tasks, &n, &more, &call->err);
-        for (; i < n && call->n < want; i++) {
-            query.page.after = tasks[i].name;
-            if (strstr(tasks[i].name, call->search) != NULL) {
-                found[call->n++] = tasks[i];
-            }
-        }
-        more = more || i < n;
-    }
-    call->has_more = more;
-    call->last = query.page.after;
-    return status;
-}
-
 static void read_list(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (!task_call_has_reader(call, reader)) {
-        return;
+    if (task_call_has_reader(call, reader)) {
+        call->status = store_task_list(reader, call->tenant, &call->query, call->mem, &call->tasks,
+                                       &call->n, &call->has_more, &call->err);
     }
-    if (call->search != NULL) {
-        call->status = search(call, reader);
-        return;
-    }
-    call->status = store_task_list(reader, call->tenant, &call->query, call->mem, &call->tasks,
-                                   &call->n, &call->has_more, &call->err);
-    call->last = call->n > 0 ? call->tasks[call->n - 1].name : NULL;
 }
 
 static void show_list(struct request *req, void *arg)
@@ -201,10 +163,9 @@ static void show_list(struct request *req, void *arg)
     for (size_t i = 0; i < call->n; i++) {
         json_array_append_new(data, task_json(call->tenant_name, &call->tasks[i]));
     }
-    const char *first =
-        call->n > 0 ? request_printf(req, "%s/%s", call->tenant_name, call->tasks[0].name) : NULL;
-    const char *last =
-        call->last != NULL ? request_printf(req, "%s/%s", call->tenant_name, call->last) : NULL;
+    const char *first = json_string_value(json_object_get(json_array_get(data, 0), "id"));
+    const char *last = json_string_value(
+        json_object_get(json_array_get(data, call->n > 0 ? call->n - 1 : 0), "id"));
     reply_json(req, 200, task_list_json(data, first, last, call->has_more));
 }
 
@@ -227,7 +188,7 @@ void ep_tasks_list(struct request *req)
     call->query.page.limit = (size_t)limit;
     call->query.page.after = after != NULL ? task_own_name(req, after) : NULL;
     call->query.prefix = request_query(req, "prefix");
-    call->search = request_query(req, "q");
+    call->query.contains = request_query(req, "q");
     request_offload(req, read_list, show_list, call);
 }
 

@@ -33,12 +33,10 @@ struct task_call {
 
     /* lists */
     store_task_query query;
-    const char *search;
     store_task *tasks;
     store_version *versions;
     size_t n;
     bool has_more;
-    const char *last;
 
     store_status status;
     store_error err;

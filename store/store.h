@@ -235,11 +235,13 @@ STORE_MUST_CHECK store_status store_task_get(store *s, int64_t tenant, int64_t i
 STORE_MUST_CHECK store_status store_task_find(store *s, int64_t tenant, const char *name,
                                               store_mem *mem, store_task *out, store_error *err);
 /* In order of name when by_name (after: a name, which need not exist), else of creation (after: a
- * task's id in decimal). prefix: NULL or how names begin. deleted: list the deleted ones instead. */
+ * task's id in decimal). prefix: NULL or how names begin. contains: NULL or what names hold.
+ * deleted: list the deleted ones instead. */
 typedef struct store_task_query {
     store_page page;
     bool by_name;
     const char *prefix;
+    const char *contains;
     bool deleted;
 } store_task_query;
 STORE_MUST_CHECK store_status store_task_list(store *s, int64_t tenant,

@@ -176,6 +176,7 @@ store_status db_task_check(store *s, int64_t tenant, int64_t id, store_error *er
 #define LIST_BY_ID(beyond, direction)                                                              \
     "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ?1 AND id " beyond                        \
     " ?2 AND (deleted > 0) = ?3 AND (?4 IS NULL OR substr(name, 1, length(?4)) = ?4)"              \
+    " AND (?6 IS NULL OR instr(name, ?6) > 0)"                                                     \
     " ORDER BY id " direction " LIMIT ?5"
 
 static store_status list_by_id(store *s, int64_t tenant, const store_task_query *query, db_query *q,
@@ -195,20 +196,20 @@ static store_status list_by_id(store *s, int64_t tenant, const store_task_query 
     db_bind_int(q, query->deleted);
     db_bind_text(q, query->prefix);
     db_bind_int(q, (int64_t)query->page.limit + 1);
+    db_bind_text(q, query->contains);
     return STORE_OK;
 }
 
-/* The bounds are one range over the index (tenant, name): from max(prefix, after) to the prefix and
- * U+10FFFF, a character that is never assigned. */
-#define NAME_BOUNDS " AND name >= coalesce(?3, '') AND name <= coalesce(?3, '') || char(1114111)"
-#define LIST_FORWARD                                                                               \
-    "SELECT " TASK_COLUMNS                                                                         \
-    " FROM tasks t WHERE tenant = ?1 AND deleted = 0 AND name > ?2" NAME_BOUNDS                    \
-    " ORDER BY name LIMIT ?4"
+/* One range over the index (tenant, name): from the greater of prefix and after, to the prefix followed
+ * by U+10FFFF, a character that is never assigned. One bound a side: SQLite seeks by one only. */
+#define LEAST    "coalesce(?3, '')"
+#define GREATEST LEAST " || char(1114111)"
+#define LIST_BY_NAME(bounds, direction)                                                            \
+    "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ?1 AND deleted = 0" bounds                \
+    " AND name <> ?2 AND (?5 IS NULL OR instr(name, ?5) > 0) ORDER BY name" direction " LIMIT ?4"
+#define LIST_FORWARD LIST_BY_NAME(" AND name >= max(?2, " LEAST ") AND name <= " GREATEST, "")
 #define LIST_BACKWARD                                                                              \
-    "SELECT " TASK_COLUMNS                                                                         \
-    " FROM tasks t WHERE tenant = ?1 AND deleted = 0 AND name < ?2" NAME_BOUNDS                    \
-    " ORDER BY name DESC LIMIT ?4"
+    LIST_BY_NAME(" AND name >= " LEAST " AND name <= min(?2, " GREATEST ")", " DESC")
 
 static store_status list_by_name(store *s, int64_t tenant, const store_task_query *query,
                                  db_query *q, store_error *err)
@@ -230,6 +231,7 @@ static store_status list_by_name(store *s, int64_t tenant, const store_task_quer
     db_bind_text(q, after != NULL ? after : forward ? "" : "\xF4\x8F\xBF\xBF\xF4\x8F\xBF\xBF");
     db_bind_text(q, query->prefix);
     db_bind_int(q, (int64_t)query->page.limit + 1);
+    db_bind_text(q, query->contains);
     return STORE_OK;
 }
 

@@ -110,7 +110,7 @@ store *admin_open(const struct admin_args *args, int *code)
     if (!find_database(args, path, sizeof path, code)) {
         return NULL;
     }
-    if (creates && !server_make_directories(path)) {
+    if (strcmp(args->action, "create") == 0 && !server_make_directories(path)) {
         fprintf(stderr, "mp2: %s: cannot make its directory: %s\n", path, strerror(errno));
         return NULL;
     }

@@ -271,6 +271,9 @@ def test_export_and_import(server, tenant):
     assert answer.status == 201, answer
     assert predictions(server, key, "to") == predictions(server, key, "from")
     assert answer.json()["route"] == exported.json()["route"] == ROUTE
+    average = {**exported.json(), "route": []}  # as a version without a route of its own is exported
+    assert server.post("/v1/tasks/to/versions", average, key=key).status == 201
+    assert predictions(server, key, "to") == by_route(server, key, [0] * 8)
     made(server, key, "others", labels=["差", "好"])
     answer = server.post("/v1/tasks/others/versions", exported.json(), key=key)
     assert answer.status == 409 and "labels" in answer.json()["detail"]
