@@ -6,7 +6,6 @@
  * is read and dropped first: closing on a client that still sends could make it lose the answer.
  * What fails the gate is answered at once and closed, because where that request ends is in doubt.
  */
-#include "server/errmap.h"
 #include "server/gate.h"
 #include "server/http_internal.h"
 

@@ -13,7 +13,6 @@
  *
  * Stopping with a suspended connection aborts the process: http_stop answers all of them first.
  */
-#include "server/errmap.h"
 #include "server/http_internal.h"
 #include "server/log.h"
 
@@ -32,7 +31,6 @@
 #define SWEEP_MS     200
 #define STUCK_SWEEPS 5
 #define RATE_AFTER   5000 /* ms before a body must keep its rate */
-#define MAX_ANSWERS  24   /* statuses counted for an endpoint; the last is "other" */
 
 /* ---- running libmicrohttpd ---------------------------------------------------------------------------- */
 
@@ -321,82 +319,6 @@ static void on_sweep(uv_timer_t *timer)
     sweep_parked(http, now);
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------ */
-
-static const int counted_statuses[MAX_ANSWERS] = {200, 201, 202, 204, 206, 304, 400, 401,
-                                                  403, 404, 405, 408, 409, 411, 413, 415,
-                                                  422, 429, 499, 500, 501, 503, 504, 0};
-
-void http_count(struct request *req)
-{
-    size_t row = endpoints_count; /* the last row: no endpoint */
-    if (req->endpoint != NULL) {
-        row = (size_t)(req->endpoint - endpoints);
-    }
-    size_t column = 0;
-    while (column + 1 < MAX_ANSWERS && counted_statuses[column] != req->status) {
-        column++;
-    }
-    counter_add(&req->http->answers[row * MAX_ANSWERS + column], 1);
-    histogram_add(&req->http->durations[row], (double)(clock_us() - req->started_us) / 1e6);
-}
-
-static const char *const api_names[] = {"native", "openai", "hf", "oip"};
-static const char *const reject_names[REJECT_REASONS] = {"gate",      "auth", "full",    "draining",
-                                                         "too_large", "slow", "deadline"};
-
-static void row_labels(size_t row, char *text, size_t size)
-{
-    const struct endpoint *endpoint = row < endpoints_count ? &endpoints[row] : NULL;
-    snprintf(text, size, "api=\"%s\",type=\"%s\",method=\"%s\"",
-             endpoint != NULL ? api_names[endpoint->api] : "none",
-             endpoint != NULL ? endpoint->label : "none",
-             endpoint != NULL ? endpoint->method : "none");
-}
-
-static void write_requests(struct metrics_out *out, const struct http *http)
-{
-    char labels[160], with_code[192];
-    metrics_family(out, "mp2_requests_total", "counter", "Requests answered.");
-    for (size_t row = 0; row <= endpoints_count; row++) {
-        row_labels(row, labels, sizeof labels);
-        for (size_t k = 0; k < MAX_ANSWERS; k++) {
-            uint64_t n = counter_value(&http->answers[row * MAX_ANSWERS + k]);
-            if (n > 0) {
-                snprintf(with_code, sizeof with_code, "%s,code=\"%d\"", labels,
-                         counted_statuses[k]);
-                metrics_sample(out, "mp2_requests_total", with_code, (double)n);
-            }
-        }
-    }
-    metrics_family(out, "mp2_request_duration_seconds", "histogram",
-                   "From the request line to the end of the answer.");
-    for (size_t row = 0; row <= endpoints_count; row++) {
-        row_labels(row, labels, sizeof labels);
-        if (atomic_load(&http->durations[row].sum_millionths) > 0) {
-            metrics_histogram(out, "mp2_request_duration_seconds", labels, &http->durations[row]);
-        }
-    }
-}
-
-static void write_metrics(struct metrics_out *out, void *arg)
-{
-    const struct http *http = arg;
-    write_requests(out, http);
-    metrics_family(out, "mp2_rejected_total", "counter", "Requests turned away.");
-    for (size_t i = 0; i < REJECT_REASONS; i++) {
-        char labels[48];
-        snprintf(labels, sizeof labels, "reason=\"%s\"", reject_names[i]);
-        metrics_sample(out, "mp2_rejected_total", labels,
-                       (double)counter_value(&http->rejected[i]));
-    }
-    metrics_gauge(out, "mp2_requests_at_work", "Requests at work.", (double)http->inflight);
-    metrics_gauge(out, "mp2_parked", "Requests waiting for work elsewhere.",
-                  (double)http->n_parked);
-    metrics_gauge(out, "mp2_connections", "Open connections.", (double)http->n_conns);
-    metrics_gauge(out, "mp2_body_bytes", "Memory of request bodies.", (double)http->body_bytes);
-}
-
 /* ---- starting ------------------------------------------------------------------------------------------------ */
 
 /* "ADDRESS:PORT", "[v6]:PORT". */
@@ -508,16 +430,6 @@ static bool open_handles(struct http *http)
     return true;
 }
 
-static bool make_counters(struct http *http)
-{
-    http->durations = calloc(endpoints_count + 1, sizeof *http->durations);
-    http->answers = calloc((endpoints_count + 1) * MAX_ANSWERS, sizeof *http->answers);
-    for (size_t i = 0; http->durations != NULL && i <= endpoints_count; i++) {
-        histogram_init(&http->durations[i], seconds_bounds, seconds_bounds_count);
-    }
-    return http->durations != NULL && http->answers != NULL;
-}
-
 bool http_start(struct server *server, char *why, size_t size)
 {
     struct sockaddr_storage address;
@@ -537,7 +449,7 @@ bool http_start(struct server *server, char *why, size_t size)
     http->server = server;
     write_url(http, fd);
     MHD_set_panic_func(on_panic, NULL);
-    http->daemon = make_counters(http) ? start_daemon(http, fd) : NULL;
+    http->daemon = http_counters_new(http) ? start_daemon(http, fd) : NULL;
     if (http->daemon == NULL) {
         snprintf(why, size, "libmicrohttpd did not start: out of memory or descriptors");
         close(fd);
@@ -549,7 +461,7 @@ bool http_start(struct server *server, char *why, size_t size)
         http_stop(server);
         return false;
     }
-    metrics_section(server->metrics, write_metrics, http);
+    metrics_section(server->metrics, http_write_metrics, http);
     return true;
 }
 

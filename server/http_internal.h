@@ -1,9 +1,10 @@
-/* http_internal.h: what the files of the HTTP part share (http.c, admit.c, request.c, reply.c).
+/* http_internal.h: what the files of the HTTP part share.
  *
- *   http.c     the listener: libmicrohttpd inside the uv loop, connections, deadlines, draining
- *   admit.c    from the first byte to the handler: gate, endpoint, key, limits, body, JSON
- *   request.c  a request's life: memory, accessors, parking
- *   reply.c    answers
+ *   http.c          the listener: libmicrohttpd inside the uv loop, connections, deadlines, draining
+ *   http_metrics.c  its numbers
+ *   admit.c         from the first byte to the handler: gate, endpoint, key, limits, body, JSON
+ *   request.c       a request's life: memory, accessors, parking
+ *   reply.c         answers
  *
  * Threads. All of it belongs to the loop thread.
  */
@@ -13,6 +14,7 @@
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/endpoints.h"
+#include "server/errmap.h"
 #include "server/http.h"
 #include "server/loop.h"
 #include "server/metrics.h"
@@ -159,7 +161,11 @@ enum reject {
 
 /* http.c */
 void http_kick(struct http *http); /* run libmicrohttpd soon: after a resume, or a slot came free */
+
+/* http_metrics.c */
+bool http_counters_new(struct http *http); /* false: out of memory */
 void http_count(struct request *req);
+void http_write_metrics(struct metrics_out *out, void *arg);
 
 /* admit.c */
 enum MHD_Result admit_call(struct request *req, const char *url, const char *method,

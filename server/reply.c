@@ -2,7 +2,6 @@
  * sent when libmicrohttpd next calls for it (reply_send). The first reply counts: a completion that
  * comes after a deadline makes none.
  */
-#include "server/errmap.h"
 #include "server/http_internal.h"
 #include "server/log.h"
 

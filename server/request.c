@@ -5,7 +5,6 @@
  * exchange while work is out; the completion then finds the request alive but over, and its end frees
  * it. That is why request_resume must come exactly once for every park.
  */
-#include "server/errmap.h"
 #include "server/gate.h"
 #include "server/http_internal.h"
 
