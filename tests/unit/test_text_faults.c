@@ -1,67 +1,7 @@
 /* test_text_faults.c: every allocation from vocabulary to sequence fails in its turn. The answer is
- * ENG_ENOMEM, the output NULL, and nothing stays behind.
- *
- * This program's malloc, calloc, realloc and free stand before glibc's: they count what is alive and can
- * fail the n-th call. Sanitizers bring their own, so there the test is skipped. */
+ * ENG_ENOMEM, the output NULL, and nothing stays behind. */
+#include "tests/unit/failing_malloc.h"
 #include "tests/unit/mrc_fixture.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define OWN_MALLOC 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define OWN_MALLOC 0
-#endif
-#endif
-#ifndef OWN_MALLOC
-#define OWN_MALLOC 1
-#endif
-
-static long until_failure; /* 0: never */
-static long alive;
-
-#if OWN_MALLOC
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_realloc(void *old, size_t size);
-void __libc_free(void *old);
-
-static bool fails(void)
-{
-    return until_failure > 0 && --until_failure == 0;
-}
-
-static void *count(void *made)
-{
-    alive += made != NULL;
-    return made;
-}
-
-void *malloc(size_t size)
-{
-    return fails() ? NULL : count(__libc_malloc(size));
-}
-
-void *calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : count(__libc_calloc(n, size));
-}
-
-void *realloc(void *old, size_t size)
-{
-    if (fails()) {
-        return NULL;
-    }
-    void *made = __libc_realloc(old, size);
-    alive += made != NULL && old == NULL;
-    return made;
-}
-
-void free(void *old)
-{
-    alive -= old != NULL;
-    __libc_free(old);
-}
-#endif
 
 /* Enough labels, options and text that every list has to grow. */
 static eng_status use_task(eng_task_type type, const char *template)
