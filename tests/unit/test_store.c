@@ -313,7 +313,7 @@ static void versions(void)
     FAILS(store_version_add(s, a, id, &version, true, &number, &err), STORE_EINVAL);
     version.bank = "shallow";
     version.route = (store_blob){0}; /* the average */
-    OK(store_version_add(s, a, id, &version, true, &number, &err));
+    OK(store_version_add(s, a, id, &version, false, &number, &err));
     OK(store_version_get(s, a, id, number, mem, &got, &err));
     CHECK_INT(got.route.len, 0);
     task.name = "empty";
