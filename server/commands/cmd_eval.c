@@ -312,6 +312,7 @@ static void print_method(const char *method, const struct run *runs, size_t n)
     printf("%-10s %6s %9.4f %9.4f %8s %8s %5s %8.2f %10zu  ± %.4f over %zu seed%s\n", method,
            "mean", sum.mean, sum.macro_f1, "", "", "", sum.seconds, sum.tokens, sum.deviation, n,
            n == 1 ? "" : "s");
+    fflush(stdout); /* long work: what is known is shown, also into a pipe */
 }
 
 static json_t *run_json(const struct run *run)

@@ -88,6 +88,19 @@ static void five_steps_deep(void)
 
 /* ---- the toy ---------------------------------------------------------------------------------------- */
 
+/* Under a sanitizer everything runs, but few steps: what is learnt is judged elsewhere. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FEW_STEPS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define FEW_STEPS 1
+#endif
+#endif
+#ifndef FEW_STEPS
+#define FEW_STEPS 0
+#endif
+enum { STEPS = FEW_STEPS ? 2 : 20, EVERY = STEPS / 2 };
+
 static struct toy toy;
 static size_t train[TOY_EACH], dev[TOY_EACH]; /* half of the rows each, both labels alike */
 
@@ -98,8 +111,8 @@ static eng_adapt_config config_of(const char *method, eng_init init)
     config.method = method;
     config.init = init;
     config.seed = 8;
-    config.steps = 20;
-    config.eval_every = 10;
+    config.steps = STEPS;
+    config.eval_every = EVERY;
     return config;
 }
 
@@ -136,14 +149,14 @@ static void learns_what_the_options_do_not_say(void)
         return;
     }
     CHECK_INT(result.route_len, eng_bank_get_info(toy.bank)->route_len);
-    CHECK_INT(seen.steps, 20);
+    CHECK_INT(seen.steps, STEPS);
     CHECK_INT(seen.looks, 2);
-    CHECK(seen.last_loss < seen.first_loss - 0.1);
-    CHECK(result.dev_accuracy >= 0.75);
+    CHECK(FEW_STEPS || seen.last_loss < seen.first_loss - 0.1);
+    CHECK(FEW_STEPS || result.dev_accuracy >= 0.75);
     CHECK(result.dev_accuracy >= result.dev_accuracy_before);
-    CHECK(result.best_step > 0 && result.best_step % 10 == 0);
+    CHECK(result.best_step % EVERY == 0 && (FEW_STEPS || result.best_step > 0));
     CHECK_STR(result.started_from, "average");
-    CHECK(result.forward_passes == TOY_EACH * (20 + 3));
+    CHECK(result.forward_passes == TOY_EACH * (STEPS + 3));
     CHECK(result.tokens > result.forward_passes * 20 && result.seconds > 0);
     eng_adapt_result_fini(&result);
 }
@@ -152,9 +165,9 @@ static void the_same_seed_gives_the_same_bytes(void)
 {
     eng_adapt_config config = config_of("route", ENG_INIT_RANDOM);
     eng_adapt_result a, b, c;
-    config.steps = 6;
+    config.steps = FEW_STEPS ? 4 : 6;
     config.batch = 5; /* several epochs, shuffled */
-    config.eval_every = 3;
+    config.eval_every = 2;
     REQUIRE(adapt(&config, NULL, NULL, &a, NULL) == ENG_OK);
     REQUIRE(adapt(&config, NULL, NULL, &b, NULL) == ENG_OK);
     CHECK(memcmp(a.route, b.route, a.route_len * sizeof *a.route) == 0);
@@ -249,10 +262,10 @@ static void without_dev_the_training_rows_choose(void)
 {
     eng_adapt_config config = config_of("route", ENG_INIT_AVERAGE);
     eng_adapt_result result;
-    config.steps = 10;
+    config.steps = EVERY;
     REQUIRE(eng_adapt(toy.compute, toy.model, toy.bank, toy.task, toy.set, train, TOY_EACH, NULL,
                       NULL, 0, &config, NULL, NULL, &result, NULL) == ENG_OK);
-    CHECK(isnan(result.dev_accuracy) && result.best_step == 10);
+    CHECK(isnan(result.dev_accuracy) && (FEW_STEPS || result.best_step == EVERY));
     eng_adapt_result_fini(&result);
 }
 
@@ -300,8 +313,8 @@ static void learn_deep(bool tied)
     if (adapt(&config, watch, &seen, &result, &err) != ENG_OK) {
         TEST_FAIL_("%s", err.text);
     }
-    CHECK(seen.last_loss < seen.first_loss - 0.1);
-    CHECK(result.dev_accuracy >= 0.7);
+    CHECK(FEW_STEPS || seen.last_loss < seen.first_loss - 0.1);
+    CHECK(FEW_STEPS || result.dev_accuracy >= 0.7);
     eng_adapt_result_fini(&result);
     toy_close(&toy);
     toy = shallow;
