@@ -128,8 +128,27 @@ void batch_carve(struct batch *batch, struct arena *arena, size_t max_tokens, si
     batch->types = arena_take(arena, max_tokens, sizeof *batch->types);
 }
 
+static eng_status check_bank(const eng_model *model, const eng_sequence *s, size_t index,
+                             eng_error *err)
+{
+    if (s->bank == NULL || s->bank->model != model) {
+        return fail(err, ENG_EMISMATCH, "bank", "sequence %zu has %s", index,
+                    s->bank == NULL ? "no bank" : "a bank opened for another model");
+    }
+    const eng_bank_info *bank = &s->bank->info;
+    if (bank->token_type < 0 || (size_t)bank->token_type >= model->params.types) {
+        return fail(err, ENG_EMISMATCH, "bank", "token type %d, the model has %zu",
+                    (int)bank->token_type, model->params.types);
+    }
+    if ((s->mix != NULL || s->prompt != NULL) && s->len < 1 + bank->prompt_tokens) {
+        return fail(err, ENG_EINVAL, "ids", "sequence %zu has %zu tokens, its prompt alone %zu",
+                    index, s->len, 1 + bank->prompt_tokens);
+    }
+    return ENG_OK;
+}
+
 static eng_status check_sequence(const eng_model *model, const eng_sequence *s, size_t index,
-                                 eng_error *err)
+                                 bool bare, eng_error *err)
 {
     const struct encoder_params *params = &model->params;
     if (s->ids == NULL || s->len == 0) {
@@ -140,18 +159,9 @@ static eng_status check_sequence(const eng_model *model, const eng_sequence *s, 
         return fail(err, ENG_ELIMIT, "ids", "sequence %zu has %zu tokens, the model reads %zu",
                     index, s->len, params->positions);
     }
-    if (s->bank == NULL || s->bank->model != model) {
-        return fail(err, ENG_EMISMATCH, "bank", "sequence %zu has %s", index,
-                    s->bank == NULL ? "no bank" : "a bank opened for another model");
-    }
-    const eng_bank_info *bank = &s->bank->info;
-    if (bank->token_type < 0 || (size_t)bank->token_type >= params->types) {
-        return fail(err, ENG_EMISMATCH, "bank", "token type %d, the model has %zu",
-                    (int)bank->token_type, params->types);
-    }
-    if ((s->mix != NULL || s->prompt != NULL) && s->len < 1 + bank->prompt_tokens) {
-        return fail(err, ENG_EINVAL, "ids", "sequence %zu has %zu tokens, its prompt alone %zu",
-                    index, s->len, 1 + bank->prompt_tokens);
+    eng_status status = bare ? ENG_OK : check_bank(model, s, index, err);
+    if (status != ENG_OK) {
+        return status;
     }
     for (size_t t = 0; t < s->len; t++) {
         if (s->ids[t] < 0 || (size_t)s->ids[t] >= params->vocab) {
@@ -164,8 +174,9 @@ static eng_status check_sequence(const eng_model *model, const eng_sequence *s, 
 }
 
 eng_status batch_set(struct batch *batch, const eng_model *model, const eng_sequence *sequences,
-                     size_t n, eng_error *err)
+                     size_t n, bool bare, eng_error *err)
 {
+    batch->bare = bare;
     batch->n = 0;
     batch->tokens = 0;
     if (n == 0 || sequences == NULL) {
@@ -177,7 +188,7 @@ eng_status batch_set(struct batch *batch, const eng_model *model, const eng_sequ
     }
     size_t row = 0;
     for (size_t s = 0; s < n; s++) {
-        eng_status status = check_sequence(model, &sequences[s], s, err);
+        eng_status status = check_sequence(model, &sequences[s], s, bare, err);
         if (status != ENG_OK) {
             return status;
         }
@@ -188,10 +199,13 @@ eng_status batch_set(struct batch *batch, const eng_model *model, const eng_sequ
         }
         batch->offsets[s] = row;
         batch->sequences[s] = sequences[s];
+        if (bare) {
+            batch->sequences[s].bank = NULL;
+        }
         for (size_t t = 0; t < sequences[s].len; t++, row++) {
             batch->ids[row] = sequences[s].ids[t];
             batch->positions[row] = (int32_t)t;
-            batch->types[row] = sequences[s].bank->info.token_type;
+            batch->types[row] = bare ? 0 : sequences[s].bank->info.token_type;
         }
     }
     batch->offsets[n] = row;
@@ -254,7 +268,7 @@ struct inject_job {
 
 static bool has_prompt(const eng_sequence *s, size_t l)
 {
-    return l < s->bank->info.layers && (s->mix != NULL || s->prompt != NULL);
+    return s->bank != NULL && l < s->bank->info.layers && (s->mix != NULL || s->prompt != NULL);
 }
 
 static void inject_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -496,7 +510,7 @@ eng_status eng_forward(eng_compute *compute, eng_workspace *workspace, eng_class
         return fail(err, ENG_EMISMATCH, "workspace", "it was made for another model");
     }
     struct batch *batch = &workspace->batch;
-    eng_status status = batch_set(batch, model, sequences, n, err);
+    eng_status status = batch_set(batch, model, sequences, n, false, err);
     if (status != ENG_OK) {
         return status;
     }

@@ -43,6 +43,19 @@ ENG_MUST_CHECK eng_status encoder_backward(eng_compute *compute, struct encoder_
                                            eng_class who, const float *dstart, const float *dend,
                                            float *dprompt, eng_error *err);
 
+/* The same without banks, for a head of the caller's own (mlm.h): token type 0, no prompt, no MRC head;
+ * of each sequence only ids and len are read. */
+ENG_MUST_CHECK eng_status encoder_forward_bare(eng_compute *compute, struct encoder_tape *tape,
+                                               eng_class who, const eng_sequence *sequences,
+                                               size_t n, eng_error *err);
+/* The last layer's output of the last forward, rows gemm_stride(H) apart. */
+const float *encoder_hidden(const struct encoder_tape *tape);
+/* Where the caller writes dL/d encoder_hidden, all T rows, after a bare forward and before
+ * encoder_backward_bare, which changes it. */
+float *encoder_dhidden(struct encoder_tape *tape);
+ENG_MUST_CHECK eng_status encoder_backward_bare(eng_compute *compute, struct encoder_tape *tape,
+                                                eng_class who, eng_error *err);
+
 /* WANT_HEAD: (2,H) and (2). WANT_WEIGHTS: gradient of the parameter named as in a bare BERT
  * checkpoint ("embeddings.word_embeddings.weight"), NULL if there is none. Valid until the next
  * backward; gradients accumulate until encoder_tape_zero. */

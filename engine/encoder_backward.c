@@ -316,42 +316,73 @@ static eng_status check_banks(const struct encoder_tape *tape, eng_error *err)
     return ENG_OK;
 }
 
+/* From dL/dh of the last layer in tape->dh. The caller holds the turn. */
+static void backward_layers(const struct backward *b, eng_class who, float *dprompt)
+{
+    for (size_t l = b->params->layers; l-- > 0;) {
+        if (who == ENG_TRAINING) {
+            compute_turn_give(b->compute);
+            compute_turn_take(b->compute, who);
+        }
+        ffn_backward(b, l);
+        attention_part_backward(b, l);
+        if (dprompt != NULL) {
+            copy_prompt_gradient(b, l, dprompt);
+        }
+    }
+    if (b->weights) {
+        embed_backward(b);
+    }
+    b->tape->kept = false; /* weight gradients recompute into buffers a second pass would misread */
+}
+
+static eng_status begin(struct backward *b, eng_compute *compute, struct encoder_tape *tape,
+                        bool bare, eng_error *err)
+{
+    if (!tape->kept || tape->batch.bare != bare) {
+        return fail(err, ENG_EINVAL, "tape", "no forward %s a bank was kept to go back through",
+                    bare ? "without" : "with");
+    }
+    const struct encoder_params *params = &tape->model->params;
+    *b = (struct backward){.compute = compute,
+                           .tape = tape,
+                           .params = params,
+                           .ld = strides_of(params),
+                           .rows = tape->batch.tokens,
+                           .vector = compute_vector(compute),
+                           .weights = (tape->want & WANT_WEIGHTS) != 0};
+    return ENG_OK;
+}
+
 eng_status encoder_backward(eng_compute *compute, struct encoder_tape *tape, eng_class who,
                             const float *dstart, const float *dend, float *dprompt, eng_error *err)
 {
-    if (!tape->kept) {
-        return fail(err, ENG_EINVAL, "tape", "no forward was kept to go back through");
+    struct backward b;
+    eng_status status = begin(&b, compute, tape, false, err);
+    float *prompt = (tape->want & WANT_PROMPT) != 0 ? dprompt : NULL;
+    if (status == ENG_OK && prompt != NULL) {
+        status = check_banks(tape, err);
     }
-    bool prompt = (tape->want & WANT_PROMPT) != 0 && dprompt != NULL;
-    eng_status status = prompt ? check_banks(tape, err) : ENG_OK;
     if (status != ENG_OK) {
         return status;
     }
-    const struct encoder_params *params = &tape->model->params;
-    struct backward b = {.compute = compute,
-                         .tape = tape,
-                         .params = params,
-                         .ld = strides_of(params),
-                         .rows = tape->batch.tokens,
-                         .vector = compute_vector(compute),
-                         .weights = (tape->want & WANT_WEIGHTS) != 0};
     compute_turn_take(compute, who);
     head_backward(&b, dstart, dend);
-    for (size_t l = params->layers; l-- > 0;) {
-        if (who == ENG_TRAINING) {
-            compute_turn_give(compute);
-            compute_turn_take(compute, who);
-        }
-        ffn_backward(&b, l);
-        attention_part_backward(&b, l);
-        if (prompt) {
-            copy_prompt_gradient(&b, l, dprompt);
-        }
-    }
-    if (b.weights) {
-        embed_backward(&b);
-    }
+    backward_layers(&b, who, prompt);
     compute_turn_give(compute);
-    tape->kept = false; /* weight gradients recompute into buffers a second pass would misread */
+    return ENG_OK;
+}
+
+eng_status encoder_backward_bare(eng_compute *compute, struct encoder_tape *tape, eng_class who,
+                                 eng_error *err)
+{
+    struct backward b;
+    eng_status status = begin(&b, compute, tape, true, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    compute_turn_take(compute, who);
+    backward_layers(&b, who, NULL);
+    compute_turn_give(compute);
     return ENG_OK;
 }

@@ -15,6 +15,7 @@
 struct batch {
     size_t max_tokens, max_sequences;
     size_t n, tokens;
+    bool bare;       /* sequences without banks: token type 0, no prompts, no head */
     size_t *offsets; /* (n+1) first row of each sequence */
     eng_sequence *sequences;
     int32_t *ids, *positions, *types; /* (T) */
@@ -42,9 +43,11 @@ struct layer_values {
 };
 
 void batch_carve(struct batch *batch, struct arena *arena, size_t max_tokens, size_t max_sequences);
-/* Checks every id, length, bank and place of a batch, and fills it in. Errors name the sequence. */
+/* Checks every id, length, bank (unless `bare`) and place of a batch, and fills it in. Errors name the
+ * sequence. */
 ENG_MUST_CHECK eng_status batch_set(struct batch *batch, const eng_model *model,
-                                    const eng_sequence *sequences, size_t n, eng_error *err);
+                                    const eng_sequence *sequences, size_t n, bool bare,
+                                    eng_error *err);
 
 struct strides strides_of(const struct encoder_params *params);
 

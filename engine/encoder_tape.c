@@ -120,18 +120,11 @@ size_t encoder_tape_bytes(const struct encoder_tape *tape)
 
 /* ---- forward ---- */
 
-eng_status encoder_forward_keep(eng_compute *compute, struct encoder_tape *tape, eng_class who,
-                                const eng_sequence *sequences, size_t n, float *start, float *end,
-                                eng_error *err)
+/* All layers, on the batch that is set. The caller holds the turn. */
+static void forward_layers(eng_compute *compute, struct encoder_tape *tape, eng_class who)
 {
     const struct encoder_params *params = &tape->model->params;
-    tape->kept = false;
-    eng_status status = batch_set(&tape->batch, tape->model, sequences, n, err);
-    if (status != ENG_OK) {
-        return status;
-    }
     float *first = params->layers > 0 ? tape->values[0].x : tape->h;
-    compute_turn_take(compute, who);
     pass_embed(compute, params, &tape->batch, first, tape->embedding_xhat, tape->embedding_rstd);
     for (size_t l = 0; l < params->layers; l++) {
         if (l > 0 && who == ENG_TRAINING) {
@@ -141,10 +134,48 @@ eng_status encoder_forward_keep(eng_compute *compute, struct encoder_tape *tape,
         pass_inject(compute, params, &tape->batch, l, tape->values[l].x);
         pass_layer(compute, params, &params->layer[l], &tape->batch, &tape->values[l]);
     }
-    pass_head(compute, params, &tape->batch, tape->h, start, end);
+}
+
+eng_status encoder_forward_keep(eng_compute *compute, struct encoder_tape *tape, eng_class who,
+                                const eng_sequence *sequences, size_t n, float *start, float *end,
+                                eng_error *err)
+{
+    tape->kept = false;
+    eng_status status = batch_set(&tape->batch, tape->model, sequences, n, false, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    compute_turn_take(compute, who);
+    forward_layers(compute, tape, who);
+    pass_head(compute, &tape->model->params, &tape->batch, tape->h, start, end);
     compute_turn_give(compute);
     tape->kept = true;
     return ENG_OK;
+}
+
+eng_status encoder_forward_bare(eng_compute *compute, struct encoder_tape *tape, eng_class who,
+                                const eng_sequence *sequences, size_t n, eng_error *err)
+{
+    tape->kept = false;
+    eng_status status = batch_set(&tape->batch, tape->model, sequences, n, true, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    compute_turn_take(compute, who);
+    forward_layers(compute, tape, who);
+    compute_turn_give(compute);
+    tape->kept = true;
+    return ENG_OK;
+}
+
+const float *encoder_hidden(const struct encoder_tape *tape)
+{
+    return tape->h;
+}
+
+float *encoder_dhidden(struct encoder_tape *tape)
+{
+    return tape->dh;
 }
 
 double encoder_mrc_loss(const eng_sequence *sequences, size_t n, const float *start,
