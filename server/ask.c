@@ -12,6 +12,7 @@ static void release(void *data)
     struct ask *ask = data;
     prediction_fini(&ask->prediction);
     free(ask->out.data);
+    json_decref(ask->keep);
     version_release(request_server(ask->req)->registry, ask->version);
 }
 
@@ -49,7 +50,9 @@ static void reply_failed(struct request *req, struct ask *ask)
                  p->err.field[0] ? "/" : "", p->err.field);
         reply_eng_error(req, p->err.status, &p->err, pointer);
     } else {
-        snprintf(pointer, sizeof pointer, "#/%s", ask->is_inline ? p->err.field : "task");
+        bool own = ask->inline_prefix != NULL;
+        snprintf(pointer, sizeof pointer, "%s%s", own ? ask->inline_prefix : "#/",
+                 own ? p->err.field : "task");
         reply_eng_error(req, p->err.status, &p->err, pointer);
     }
 }
@@ -185,6 +188,7 @@ void ask_send(struct ask *ask)
                                           .n = ask->alone ? 1 : json_array_size(ask->inputs),
                                           .bytes = bytes_of(ask->inputs),
                                           .n_best = ask->top_k,
+                                          .max_answer = ask->max_answer,
                                           .prepare = ask_prepare,
                                           .done = on_done,
                                           .arg = ask};
@@ -193,6 +197,16 @@ void ask_send(struct ask *ask)
     if (ask->verdict != FAIR_ADMITTED) {
         ask->prediction.end = PREDICTION_STOPPED;
         request_resume(req, finish, ask);
+    }
+}
+
+void ask_check_count(struct request *req, const char *key, size_t n, struct problems *problems)
+{
+    size_t most = request_server(req)->config->max_inputs;
+    if (n == 0 || n > most) {
+        problem_add(problems, "#", key,
+                    "a request has 1 to %zu inputs (setting max_inputs), found %zu%s", most, n,
+                    n > 0 ? ": send them in several" : "");
     }
 }
 
@@ -266,4 +280,33 @@ void code_point_range(eng_text text, size_t start, size_t end, size_t *from, siz
         seen++;
     }
     *to = *to < *from ? *from : *to;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+void ask_write_scored(struct text_out *out, const char *key, eng_text value, double score)
+{
+    text_puts(out, "\"");
+    text_puts(out, key);
+    text_puts(out, "\":");
+    text_string(out, value.data, value.len);
+    text_puts(out, ",\"score\":");
+    text_number(out, score);
+}
+
+void ask_write_span(const struct ask *ask, size_t input, size_t k, struct text_out *out)
+{
+    static const eng_span none = {.no_answer = true};
+    const struct answer *answer = &ask->prediction.answers[input];
+    const eng_span *span = k < answer->n_spans ? &answer->spans[k] : &none;
+    eng_text context = ask_field(ask, input, "context");
+    size_t from = 0, to = 0;
+    if (!span->no_answer) {
+        code_point_range(context, span->start, span->end, &from, &to);
+    }
+    ask_write_scored(out, "answer", (eng_text){context.data + from, to - from}, span->score);
+    text_puts(out, ",\"start\":");
+    text_integer(out, (int64_t)span->start);
+    text_puts(out, ",\"end\":");
+    text_integer(out, (int64_t)span->end);
 }

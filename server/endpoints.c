@@ -64,6 +64,15 @@ const struct endpoint endpoints[] = {
     {"POST", "/v1/fine_tuning/jobs/{job}/cancel", ADAPT, BODY_JSON_OPTIONAL, LIMIT_JSON, API_OPENAI, "jobs", ep_job_cancel, NULL},
     {"GET", "/v1/fine_tuning/jobs/{job}/events", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "job_events", ep_job_events, NULL},
     {"GET", "/v1/fine_tuning/jobs/{job}/checkpoints", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "jobs", ep_job_checkpoints, NULL},
+
+    {"POST", "/hf/{task}", PREDICT, BODY_JSON, LIMIT_JSON, API_HF, "hf", ep_hf_predict, NULL},
+    {"GET", "/hf/{task}", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_info, NULL},
+    {"GET", "/hf/{task}/info", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_info, NULL},
+    {"GET", "/hf/{task}/health", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_health, NULL},
+    {"POST", "/hf/{tenant}/{task}", PREDICT, BODY_JSON, LIMIT_JSON, API_HF, "hf", ep_hf_tenant_predict, NULL},
+    {"GET", "/hf/{tenant}/{task}", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_tenant_info, NULL},
+    {"GET", "/hf/{tenant}/{task}/info", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_tenant_info, NULL},
+    {"GET", "/hf/{tenant}/{task}/health", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_tenant_health, NULL},
 };
 /* clang-format on */
 const size_t endpoints_count = sizeof endpoints / sizeof endpoints[0];

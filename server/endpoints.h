@@ -122,4 +122,12 @@ void ep_job_cancel(struct request *req);
 void ep_job_events(struct request *req);
 void ep_job_checkpoints(struct request *req);
 
+/* ep_hf.c */
+void ep_hf_predict(struct request *req);
+void ep_hf_info(struct request *req);
+void ep_hf_health(struct request *req);
+void ep_hf_tenant_predict(struct request *req);
+void ep_hf_tenant_info(struct request *req);
+void ep_hf_tenant_health(struct request *req);
+
 #endif

@@ -1,11 +1,11 @@
 /* ep_predict.c: POST /v1/predict.
  *
- * The task is one's own by name, or comes with the request. Everything wrong with the request's own members
- * is told at once; inputs are read on the encoding thread (ask_inputs.c) and their faults are told at
+ * The task is one's own by name, or comes with the request, as an object in "task" or spread among the
+ * request's own members. Everything wrong with those is told at once;
+ * inputs are read on the encoding thread (ask_inputs.c) and their faults are told at
  * once as well.
  */
 #include "server/ask.h"
-#include "server/config.h"
 #include "server/endpoints.h"
 #include "server/tasks.h"
 
@@ -19,20 +19,10 @@ struct asked {
     const json_t *inputs;
     size_t top_k;
     unsigned want;
-    bool is_inline;
+    const char *inline_at; /* pointer of its own task: "#" or "#/task"; NULL: it names one */
 };
 
 /* ---- writing the answer ---------------------------------------------------------------------- */
-
-static void write_scored(struct text_out *out, const char *key, eng_text value, double score)
-{
-    text_puts(out, "\"");
-    text_puts(out, key);
-    text_puts(out, "\":");
-    text_string(out, value.data, value.len);
-    text_puts(out, ",\"score\":");
-    text_number(out, score);
-}
 
 static void write_scores(const struct ask *ask, size_t i, const size_t *order, size_t n,
                          struct text_out *out)
@@ -42,7 +32,8 @@ static void write_scores(const struct ask *ask, size_t i, const size_t *order, s
     text_puts(out, ",\"scores\":[");
     for (size_t k = 0; k < shown; k++) {
         text_puts(out, k > 0 ? ",{" : "{");
-        write_scored(out, "label", ask_option(ask, i, order[k]), (double)probabilities[order[k]]);
+        ask_write_scored(out, "label", ask_option(ask, i, order[k]),
+                         (double)probabilities[order[k]]);
         text_puts(out, "}");
     }
     text_puts(out, "]");
@@ -55,39 +46,23 @@ static void write_options(const struct ask *ask, size_t i, struct text_out *out)
     if (n == 0) {
         return;
     }
-    write_scored(out, "label", ask_option(ask, i, order[0]),
-                 (double)ask->prediction.answers[i].probabilities[order[0]]);
+    ask_write_scored(out, "label", ask_option(ask, i, order[0]),
+                     (double)ask->prediction.answers[i].probabilities[order[0]]);
     if ((ask->want & WANT_SCORES) != 0) {
         write_scores(ask, i, order, n, out);
     }
 }
 
-static void write_span(eng_text context, const eng_span *span, struct text_out *out)
-{
-    size_t from = 0, to = 0;
-    if (!span->no_answer) {
-        code_point_range(context, span->start, span->end, &from, &to);
-    }
-    write_scored(out, "answer", (eng_text){context.data + from, to - from}, span->score);
-    text_puts(out, ",\"start\":");
-    text_integer(out, (int64_t)span->start);
-    text_puts(out, ",\"end\":");
-    text_integer(out, (int64_t)span->end);
-}
-
 static void write_spans(const struct ask *ask, size_t i, struct text_out *out)
 {
-    const struct answer *answer = &ask->prediction.answers[i];
-    const eng_span none = {.no_answer = true};
-    eng_text context = ask_field(ask, i, "context");
-    write_span(context, answer->n_spans > 0 ? &answer->spans[0] : &none, out);
+    ask_write_span(ask, i, 0, out);
     if ((ask->want & WANT_SCORES) == 0) {
         return;
     }
     text_puts(out, ",\"scores\":[");
-    for (size_t k = 0; k < answer->n_spans; k++) {
+    for (size_t k = 0; k < ask->prediction.answers[i].n_spans; k++) {
         text_puts(out, k > 0 ? ",{" : "{");
-        write_span(context, &answer->spans[k], out);
+        ask_write_span(ask, i, k, out);
         text_puts(out, "}");
     }
     text_puts(out, "]");
@@ -152,7 +127,7 @@ static void write_answer(const struct ask *ask, struct text_out *out)
         write_prediction(ask, i, out);
     }
     text_puts(out, "],\"task_version\":");
-    if (ask->is_inline) {
+    if (ask->inline_prefix != NULL) {
         text_puts(out, "null");
     } else {
         text_integer(out, ask->version->number);
@@ -198,13 +173,8 @@ static void read_common(struct request *req, const json_t *body, struct asked *a
 {
     json_t *inputs = NULL;
     uint64_t top_k = 0;
-    size_t most = request_server(req)->config->max_inputs;
-    if (json_get_array(body, "#", "inputs", JSON_REQUIRED_FIELD, 0, SIZE_MAX, &inputs, problems) &&
-        (json_array_size(inputs) == 0 || json_array_size(inputs) > most)) {
-        problem_add(problems, "#", "inputs",
-                    "a request has 1 to %zu inputs (setting max_inputs), found %zu%s", most,
-                    json_array_size(inputs),
-                    json_array_size(inputs) > 0 ? ": send them in several" : "");
+    if (json_get_array(body, "#", "inputs", JSON_REQUIRED_FIELD, 0, SIZE_MAX, &inputs, problems)) {
+        ask_check_count(req, "inputs", json_array_size(inputs), problems);
     }
     asked->inputs = inputs;
     if (json_get_u64(body, "#", "top_k", JSON_OPTIONAL_FIELD, 1, ENG_MAX_LABELS, &top_k,
@@ -225,36 +195,38 @@ static void ask_with(struct request *req, struct version *version, void *arg)
     ask->inputs = asked->inputs;
     ask->top_k = asked->top_k;
     ask->want = asked->want;
-    ask->is_inline = asked->is_inline;
+    if (asked->inline_at != NULL) {
+        ask->inline_prefix = asked->inline_at[1] == '\0' ? "#/" : "#/task/";
+    }
     ask->write = write_answer;
     ask_send(ask);
 }
 
-static void predict_inline(struct request *req, const json_t *body, struct asked *asked,
+static void predict_inline(struct request *req, const json_t *task, struct asked *asked,
                            struct problems *problems)
 {
     struct registry *registry = request_server(req)->registry;
+    const char *at = asked->inline_at;
     reg_publication pub = {0};
     eng_task_spec spec;
     struct version *version = NULL;
     eng_error err;
-    bool read = task_read_spec(req, body, &spec, problems);
-    read = task_read_route(req, body, registry_default_bank(registry), &pub.route, &pub.route_len,
-                           problems) &&
+    bool read = task_read_spec(req, task, at, &spec, problems);
+    read = task_read_route(req, task, at, registry_default_bank(registry), &pub.route,
+                           &pub.route_len, problems) &&
            read;
     if (problems->count > 0) {
         reply_problems(req, problems);
         return;
     }
     pub.spec = &spec;
-    asked->is_inline = true;
     eng_status status = read ? registry_inline(registry, &pub, &version, &err) : ENG_ENOMEM;
     if (status == ENG_OK) {
         ask_with(req, version, asked);
     } else if (status == ENG_ENOMEM) {
         reply_no_memory(req);
     } else {
-        reply_eng_error(req, status, &err, NULL);
+        reply_eng_error(req, status, &err, request_printf(req, "%s/%s", at, err.field));
     }
 }
 
@@ -273,12 +245,38 @@ static void predict_named(struct request *req, const json_t *body, struct asked 
     task_resolve(req, name, "#/task", ask_with, asked);
 }
 
+#define TASK_MEMBERS "type", "labels", "template", "may_have_no_answer", "route", "start"
+#define ASK_MEMBERS  "inputs", "top_k", "return"
+
+/* The object that holds the request's own task: the body itself, its member "task", or NULL. */
+static const json_t *find_inline(const json_t *body, struct asked *asked, struct problems *problems)
+{
+    static const char *const named[] = {"task", ASK_MEMBERS, NULL};
+    static const char *const flat[] = {TASK_MEMBERS, ASK_MEMBERS, NULL};
+    static const char *const members[] = {TASK_MEMBERS, NULL};
+    const json_t *task = json_object_get(body, "task");
+    if (task == NULL && json_object_get(body, "type") != NULL) {
+        asked->inline_at = "#";
+        json_only(body, "#", flat, problems);
+        return body;
+    }
+    if (task == NULL) {
+        problem_add(problems, "#", "task",
+                    "\"task\" is missing: name one of your tasks, or give \"type\" and "
+                    "\"labels\" for a task of this request alone");
+        return NULL;
+    }
+    json_only(body, "#", named, problems);
+    if (!json_is_object(task)) {
+        return NULL;
+    }
+    asked->inline_at = "#/task";
+    json_only(task, "#/task", members, problems);
+    return task;
+}
+
 void ep_predict(struct request *req)
 {
-    static const char *const named[] = {"task", "inputs", "top_k", "return", NULL};
-    static const char *const without[] = {"type",   "labels", "template", "may_have_no_answer",
-                                          "route",  "start",  "inputs",   "top_k",
-                                          "return", NULL};
     const json_t *body = request_json(req);
     struct problems problems = {.count = 0};
     struct asked *asked = request_alloc(req, sizeof *asked);
@@ -287,17 +285,10 @@ void ep_predict(struct request *req)
         return;
     }
     memset(asked, 0, sizeof *asked);
-    bool is_inline = json_object_get(body, "task") == NULL && json_object_get(body, "type") != NULL;
-    if (json_object_get(body, "task") == NULL && !is_inline) {
-        problem_add(&problems, "#", "task",
-                    "\"task\" is missing: name one of your tasks, or give \"type\" and "
-                    "\"labels\" for a task of this request alone");
-    } else {
-        json_only(body, "#", is_inline ? without : named, &problems);
-    }
+    const json_t *task = find_inline(body, asked, &problems);
     read_common(req, body, asked, &problems);
-    if (is_inline) {
-        predict_inline(req, body, asked, &problems);
+    if (task != NULL) {
+        predict_inline(req, task, asked, &problems);
     } else {
         predict_named(req, body, asked, &problems);
     }

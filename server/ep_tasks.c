@@ -101,9 +101,9 @@ static bool read_new_task(struct request *req, struct task_call *call)
     }
     json_get_string(body, "#", "description", JSON_OPTIONAL_FIELD, 0, MAX_DESCRIPTION, &description,
                     &problems);
-    bool read = task_read_spec(req, body, &call->spec, &problems);
-    read = task_read_route(req, body, registry_default_bank(call->registry), &route, &route_len,
-                           &problems) &&
+    bool read = task_read_spec(req, body, "#", &call->spec, &problems);
+    read = task_read_route(req, body, "#", registry_default_bank(call->registry), &route,
+                           &route_len, &problems) &&
            read;
     if (problems.count > 0) {
         reply_problems(req, &problems);

@@ -226,7 +226,7 @@ static bool read_import(struct request *req, struct task_call *call)
                     eng_bank_get_info(bank)->route_len);
     }
     bool average = json_is_array(given) && json_array_size(given) == 0; /* as such are exported */
-    bool read = average || task_read_route(req, body, bank, &route, &len, &problems);
+    bool read = average || task_read_route(req, body, "#", bank, &route, &len, &problems);
     if (problems.count > 0) {
         reply_problems(req, &problems);
         return false;

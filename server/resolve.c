@@ -114,8 +114,11 @@ static void look_up_pinned(struct request *req, const struct pinned_look *wanted
 {
     struct pinned_look *look = request_alloc(req, sizeof *look);
     char *text = request_printf(req, "%s", wanted->text);
-    char *pointer = request_printf(req, "%s", wanted->pointer);
-    if (look == NULL || text == NULL || pointer == NULL) {
+    const char *pointer = NULL;
+    if (wanted->pointer != NULL) {
+        pointer = request_printf(req, "%s", wanted->pointer);
+    }
+    if (look == NULL || text == NULL || (pointer == NULL && wanted->pointer != NULL)) {
         reply_no_memory(req);
         return;
     }

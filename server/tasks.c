@@ -164,20 +164,21 @@ store_status tasks_load(store *s, struct registry *registry, size_t *loaded, siz
 
 /* ---- JSON to specs and routes ---------------------------------------------------------------- */
 
-static bool read_type(const json_t *object, eng_task_type *type, struct problems *problems)
+static bool read_type(const json_t *object, const char *base, eng_task_type *type,
+                      struct problems *problems)
 {
     static const char *const names[] = {"classification", "pair", "choice", "extractive", NULL};
     static const eng_task_type types[] = {ENG_CLASSIFICATION, ENG_PAIR, ENG_CHOICE, ENG_EXTRACTIVE};
     size_t i = 0;
-    if (!json_get_choice(object, "#", "type", JSON_REQUIRED_FIELD, names, &i, problems)) {
+    if (!json_get_choice(object, base, "type", JSON_REQUIRED_FIELD, names, &i, problems)) {
         return false;
     }
     *type = types[i];
     return true;
 }
 
-static bool read_label_list(struct request *req, const json_t *list, eng_task_spec *spec,
-                            struct problems *problems)
+static bool read_label_list(struct request *req, const json_t *list, const char *base,
+                            eng_task_spec *spec, struct problems *problems)
 {
     size_t n = json_array_size(list);
     eng_text *labels = request_alloc(req, (n + 1) * sizeof *labels);
@@ -186,13 +187,14 @@ static bool read_label_list(struct request *req, const json_t *list, eng_task_sp
     }
     for (size_t i = 0; i < n; i++) {
         const json_t *label = json_array_get(list, i);
-        char key[24];
+        char key[24], place[64];
         snprintf(key, sizeof key, "%zu", i);
+        snprintf(place, sizeof place, "%s/labels", base);
         if (!json_is_string(label)) {
-            problem_add(problems, "#/labels", key, "a label must be a string, found %s",
+            problem_add(problems, place, key, "a label must be a string, found %s",
                         json_type_word(label));
         } else if (json_string_length(label) == 0) {
-            problem_add(problems, "#/labels", key, "a label may not be empty");
+            problem_add(problems, place, key, "a label may not be empty");
         } else {
             labels[i] = (eng_text){json_string_value(label), json_string_length(label)};
         }
@@ -202,33 +204,33 @@ static bool read_label_list(struct request *req, const json_t *list, eng_task_sp
     return true;
 }
 
-bool task_read_spec(struct request *req, const json_t *object, eng_task_spec *spec,
-                    struct problems *problems)
+bool task_read_spec(struct request *req, const json_t *object, const char *base,
+                    eng_task_spec *spec, struct problems *problems)
 {
     size_t before = problems->count;
     json_t *labels = NULL;
     const char *template_text = NULL;
     memset(spec, 0, sizeof *spec);
-    if (!read_type(object, &spec->type, problems)) {
+    if (!read_type(object, base, &spec->type, problems)) {
         return false;
     }
     bool fixed = spec->type == ENG_CLASSIFICATION || spec->type == ENG_PAIR;
     if (fixed) {
-        json_get_array(object, "#", "labels", JSON_REQUIRED_FIELD, 2, ENG_MAX_LABELS, &labels,
+        json_get_array(object, base, "labels", JSON_REQUIRED_FIELD, 2, ENG_MAX_LABELS, &labels,
                        problems);
     } else if (json_object_get(object, "labels") != NULL) {
-        problem_add(problems, "#", "labels", "a task of type %s has no labels of its own: %s",
+        problem_add(problems, base, "labels", "a task of type %s has no labels of its own: %s",
                     eng_task_type_name(spec->type),
                     spec->type == ENG_CHOICE ? "each input brings \"options\""
                                              : "its answers are spans of the context");
     }
-    if (json_get_string(object, "#", "template", JSON_OPTIONAL_FIELD, 1, ENG_MAX_TEMPLATE_BYTES,
+    if (json_get_string(object, base, "template", JSON_OPTIONAL_FIELD, 1, ENG_MAX_TEMPLATE_BYTES,
                         &template_text, problems)) {
         spec->text_template = (eng_text){template_text, strlen(template_text)};
     }
-    json_get_bool(object, "#", "may_have_no_answer", JSON_OPTIONAL_FIELD, &spec->may_have_no_answer,
-                  problems);
-    if (labels != NULL && !read_label_list(req, labels, spec, problems)) {
+    json_get_bool(object, base, "may_have_no_answer", JSON_OPTIONAL_FIELD,
+                  &spec->may_have_no_answer, problems);
+    if (labels != NULL && !read_label_list(req, labels, base, spec, problems)) {
         return false;
     }
     return problems->count == before;
@@ -236,27 +238,27 @@ bool task_read_spec(struct request *req, const json_t *object, eng_task_spec *sp
 
 #define ROUTE_BOUND 1000.0 /* sigmoid is flat long before */
 
-static bool read_numbers(struct request *req, const json_t *list, size_t want, const float **route,
-                         size_t *len, struct problems *problems)
+static bool read_numbers(struct request *req, const json_t *list, const char *base, size_t want,
+                         const float **route, size_t *len, struct problems *problems)
 {
     size_t before = problems->count, n = json_array_size(list);
     if (n != want) {
-        problem_add(problems, "#", "route", "a route of this bank has %zu numbers, found %zu", want,
-                    n);
+        problem_add(problems, base, "route", "a route of this bank has %zu numbers, found %zu",
+                    want, n);
         return false;
     }
     float *numbers = request_alloc(req, n * sizeof *numbers);
     for (size_t i = 0; numbers != NULL && i < n; i++) {
         const json_t *number = json_array_get(list, i);
         double value = json_number_value(number);
-        char key[24];
+        char key[24], place[64];
         snprintf(key, sizeof key, "%zu", i);
+        snprintf(place, sizeof place, "%s/route", base);
         if (!json_is_number(number)) {
-            problem_add(problems, "#/route", key, "must be a number, found %s",
-                        json_type_word(number));
+            problem_add(problems, place, key, "must be a number, found %s", json_type_word(number));
         } else if (!isfinite(value) || fabs(value) > ROUTE_BOUND) {
-            problem_add(problems, "#/route", key, "must lie between -%g and %g, found %g",
-                        ROUTE_BOUND, ROUTE_BOUND, value);
+            problem_add(problems, place, key, "must lie between -%g and %g, found %g", ROUTE_BOUND,
+                        ROUTE_BOUND, value);
         } else {
             numbers[i] = (float)value;
         }
@@ -266,8 +268,9 @@ static bool read_numbers(struct request *req, const json_t *list, size_t want, c
     return numbers != NULL && problems->count == before;
 }
 
-static bool read_start(struct request *req, const char *start, const eng_bank *bank,
-                       const float **route, size_t *len, struct problems *problems)
+static bool read_start(struct request *req, const char *start, const char *base,
+                       const eng_bank *bank, const float **route, size_t *len,
+                       struct problems *problems)
 {
     const eng_bank_info *info = eng_bank_get_info(bank);
     if (strcmp(start, "average") == 0) {
@@ -285,38 +288,41 @@ static bool read_start(struct request *req, const char *start, const eng_bank *b
             return true;
         }
     }
-    problem_add(problems, "#", "start",
+    problem_add(problems, base, "start",
                 "\"average\" or the name of one of the %zu router rows of bank \"%s\" (such as "
                 "\"%s\"); there is no such row",
                 info->rows, info->name, info->rows > 0 ? eng_bank_row_name(bank, 0) : "");
     return false;
 }
 
-bool task_read_route(struct request *req, const json_t *object, const eng_bank *bank,
-                     const float **route, size_t *len, struct problems *problems)
+bool task_read_route(struct request *req, const json_t *object, const char *base,
+                     const eng_bank *bank, const float **route, size_t *len,
+                     struct problems *problems)
 {
     const json_t *numbers = json_object_get(object, "route");
     const char *start = NULL;
     size_t before = problems->count;
     *route = NULL;
     *len = 0;
-    json_get_string(object, "#", "start", JSON_OPTIONAL_FIELD, 1, STORE_MAX_NAME, &start, problems);
+    json_get_string(object, base, "start", JSON_OPTIONAL_FIELD, 1, STORE_MAX_NAME, &start,
+                    problems);
     if (problems->count != before) {
         return false;
     }
     if (numbers == NULL || json_is_null(numbers)) {
-        return start == NULL || read_start(req, start, bank, route, len, problems);
+        return start == NULL || read_start(req, start, base, bank, route, len, problems);
     }
     if (start != NULL) {
-        problem_add(problems, "#", "start", "give \"route\" or \"start\", not both");
+        problem_add(problems, base, "start", "give \"route\" or \"start\", not both");
         return false;
     }
     if (!json_is_array(numbers)) {
-        problem_add(problems, "#", "route", "\"route\" must be an array of %zu numbers, found %s",
+        problem_add(problems, base, "route", "\"route\" must be an array of %zu numbers, found %s",
                     eng_bank_get_info(bank)->route_len, json_type_word(numbers));
         return false;
     }
-    return read_numbers(req, numbers, eng_bank_get_info(bank)->route_len, route, len, problems);
+    return read_numbers(req, numbers, base, eng_bank_get_info(bank)->route_len, route, len,
+                        problems);
 }
 
 /* ---- rows to JSON ---------------------------------------------------------------------------- */

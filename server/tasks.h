@@ -34,15 +34,16 @@ ENG_MUST_CHECK eng_status task_spec_of(const store_task *task, eng_task_spec *sp
 
 /* ---- JSON ------------------------------------------------------------------------------------- */
 
-/* "type", "labels", "template", "may_have_no_answer" of an object. What only the engine can judge
+/* "type", "labels", "template", "may_have_no_answer" of an object; `base` is its pointer. What only the engine can judge
  * (duplicates, a template's fields, whether it fits) is left to form_compile. False: problems, or out
  * of memory (then *problems is empty). Borrows from the object; labels come from the arena. */
-bool task_read_spec(struct request *req, const json_t *object, eng_task_spec *spec,
-                    struct problems *problems);
+bool task_read_spec(struct request *req, const json_t *object, const char *base,
+                    eng_task_spec *spec, struct problems *problems);
 /* "route": numbers, or "start": "average" or the name of a row of the bank's router. Neither: average.
  * *route is NULL for average, else from the arena. */
-bool task_read_route(struct request *req, const json_t *object, const eng_bank *bank,
-                     const float **route, size_t *len, struct problems *problems);
+bool task_read_route(struct request *req, const json_t *object, const char *base,
+                     const eng_bank *bank, const float **route, size_t *len,
+                     struct problems *problems);
 
 /* As the API shows them; base: the backbone's name, NULL leaves the "ft:" id out. NULL: out of memory. */
 json_t *task_json(const char *tenant, const store_task *task);

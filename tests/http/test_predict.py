@@ -122,6 +122,13 @@ def test_template_with_other_fields(server):
     assert "reply" in problem(ask(server, {**body, "inputs": ["几点开门？"]}), 422, "#/inputs/0")
 
 
+def test_an_inline_task_is_flat_or_an_object(server):
+    rest = {"inputs": TEXTS, "return": ["scores"]}
+    flat = good(server, {**SENTIMENT, "start": "sent+", **rest})
+    whole = good(server, {"task": {**SENTIMENT, "start": "sent+"}, **rest})
+    assert whole["predictions"] == flat["predictions"] and whole["task_version"] is None
+
+
 # ---- neighbours ----------------------------------------------------------------------------------
 
 
@@ -217,6 +224,13 @@ CASES = [
     ({"task": "x" * 2000, "inputs": ["x"]}, "#/task"),
     ({**BASE, "task": "x"}, "#/type"),
     ({**BASE, "surprise": 1}, "#/surprise"),
+    ({"task": {**SENTIMENT, "surprise": 1}, "inputs": ["x"]}, "#/task/surprise"),
+    ({"task": SENTIMENT, "labels": ["甲", "乙"], "inputs": ["x"]}, "#/labels"),
+    ({"task": {}, "inputs": ["x"]}, "#/task/type"),
+    ({"task": {**SENTIMENT, "labels": ["甲", "甲"]}, "inputs": ["x"]}, "#/task/labels/1"),
+    ({"task": {**SENTIMENT, "labels": ["甲", 3]}, "inputs": ["x"]}, "#/task/labels/1"),
+    ({"task": {**SENTIMENT, "route": [0] * 7 + ["1"]}, "inputs": ["x"]}, "#/task/route/7"),
+    ({"task": {**SENTIMENT, "template": "{text"}, "inputs": ["x"]}, "#/task/template"),
     ({**BASE, "type": "poetry"}, "#/type"),
     ({**BASE, "type": 1}, "#/type"),
     ({**BASE, "labels": None}, "#/labels"),
