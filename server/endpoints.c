@@ -24,6 +24,7 @@ const struct endpoint endpoints[] = {
     {"GET", "/readyz", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "readyz", ep_readyz, NULL},
     {"GET", "/metrics", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "metrics", ep_metrics, NULL},
     {"GET", "/version", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "version", ep_version, NULL},
+    {"GET", "/openapi.json", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "openapi", ep_openapi, NULL},
 
     {"POST", "/v1/predict", PREDICT, BODY_JSON, LIMIT_JSON, API_NATIVE, "predict", ep_predict, NULL},
 

@@ -75,6 +75,9 @@ void ep_metrics(struct request *req);
 void ep_version(struct request *req);
 void ep_root(struct request *req);
 
+/* openapi.c */
+void ep_openapi(struct request *req);
+
 /* ep_predict.c */
 void ep_predict(struct request *req);
 
