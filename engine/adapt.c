@@ -61,6 +61,13 @@ static eng_status check_config(const eng_adapt_config *config, eng_error *err)
     if (!(config->seconds >= 0)) {
         return fail(err, ENG_EINVAL, "seconds", "seconds is %g, want 0 or more", config->seconds);
     }
+    if (!(config->prompt_lr >= 0) || !isfinite(config->prompt_lr)) {
+        return fail(err, ENG_EINVAL, "prompt_lr", "prompt_lr is %g, want a number above 0",
+                    config->prompt_lr);
+    }
+    if (config->evaluations > MAX_STEPS) {
+        return fail(err, ENG_ELIMIT, "evaluations", "at most %d evaluations", MAX_STEPS);
+    }
     if (config->steps > MAX_STEPS || config->batch > MAX_BATCH) {
         return fail(err, ENG_ELIMIT, config->steps > MAX_STEPS ? "steps" : "batch",
                     "at most %d steps of at most %d rows", MAX_STEPS, MAX_BATCH);
@@ -117,25 +124,126 @@ static void take_result(const struct learner *learner, const struct stage_run *r
     result->seconds = seconds_now() - learner->began;
 }
 
-/* Start, first look, stages. The best vector known is in run->best from the first look on. */
+/* The best of a stage becomes where the next one starts, and the result so far. */
+static void keep_best(struct learner *learner, const struct learn_part *part, struct stage_run *run,
+                      eng_adapt_result *result)
+{
+    if (!run->moved) {
+        return;
+    }
+    if (part == &learn_route) {
+        memcpy(learner->route, run->best, learner->bank->info.route_len * sizeof *learner->route);
+        return;
+    }
+    part->use(learner, run->best);
+    memcpy(result->prompt, learner->prompt, result->prompt_len * sizeof *result->prompt);
+    run->prompt_is_best = true;
+}
+
+/* The first look, at where the first part starts: everything learnt has to beat it. */
+static eng_status look_at_start(struct learner *learner, const struct learn_part *part,
+                                struct stage_run *run, eng_adapt_result *result, eng_error *err)
+{
+    memcpy(run->best, run->params, part->size(learner) * sizeof *run->best);
+    run->moved = true;
+    part->use(learner, run->params);
+    eng_status status = learner_look(learner, &run->look, err);
+    result->dev_accuracy_before = learner->dev.n > 0 ? run->look.accuracy : (double)NAN;
+    return status;
+}
+
+/* Stage `i`, or the start alone of a method that has none. */
+static eng_status run_stage(struct learner *learner, const struct learn_method *method, size_t i,
+                            struct stage_run *run, eng_adapt_result *result, eng_error *err)
+{
+    const struct learn_part *part = i < method->n_stages ? method->stages[i].part : &learn_route;
+    size_t size = part->size(learner), steps = 0;
+    eng_status status = ENG_OK;
+    run->params = calloc(size, sizeof *run->params);
+    run->best = calloc(size, sizeof *run->best);
+    run->moved = false;
+    if (run->params == NULL || run->best == NULL) {
+        status = fail_nomem(err, part->name);
+        goto out;
+    }
+    part->start(learner, run->params);
+    if (i == 0) {
+        status = look_at_start(learner, part, run, result, err);
+    }
+    if (status == ENG_OK && i < method->n_stages) {
+        learner->seconds = learner->config.seconds * (double)(i + 1) / (double)method->n_stages;
+        status = learner_budget(learner, method, i, &steps, err);
+    }
+    if (status == ENG_OK && i < method->n_stages) {
+        status = learner_stage(learner, &method->stages[i], steps, run, err);
+    }
+    keep_best(learner, part, run, result);
+out:
+    free(run->params);
+    free(run->best);
+    run->params = run->best = NULL;
+    return status;
+}
+
+/* Steps of all stages. Refuses a budget before anything is computed. */
+static eng_status count_steps(struct learner *learner, const struct learn_method *method,
+                              eng_error *err)
+{
+    eng_status status = ENG_OK;
+    for (size_t i = 0; i < method->n_stages && status == ENG_OK; i++) {
+        size_t steps = 0;
+        status = learner_budget(learner, method, i, &steps, err);
+        learner->total_steps += steps;
+    }
+    return status;
+}
+
+/* Start, first look, stages. What is best so far is in learner->route and result->prompt. */
 static eng_status learn(struct learner *learner, const struct learn_method *method,
                         struct stage_run *run, eng_adapt_result *result, eng_error *err)
 {
-    size_t bytes = learner->bank->info.route_len * sizeof(float);
     eng_init init = method->fixed_start ? method->start : learner->config.init;
     run->train_loss = (double)NAN;
-    eng_status status = make_start(learner, init, run->params, result, err);
-    if (status != ENG_OK) {
-        return status;
+    eng_status status = count_steps(learner, method, err);
+    if (status == ENG_OK) {
+        status = make_start(learner, init, learner->route, result, err);
     }
-    memcpy(run->best, run->params, bytes);
-    eng_route_mix(learner->bank, run->params, learner->mix);
-    status = learner_look(learner, &run->look, err);
-    result->dev_accuracy_before = learner->dev.n > 0 ? run->look.accuracy : (double)NAN;
-    for (size_t i = 0; i < method->n_stages && status == ENG_OK; i++) {
-        status = learner_stage(learner, &method->stages[i], run, err);
+    for (size_t i = 0; status == ENG_OK && (i == 0 || i < method->n_stages); i++) {
+        status = run_stage(learner, method, i, run, result, err);
     }
     return status;
+}
+
+/* Room for a tuned prompt, when the method makes one. */
+static eng_status make_prompt_room(struct learner *learner, const struct learn_method *method,
+                                   eng_adapt_result *result, eng_error *err)
+{
+    size_t floats = learner_prompt_floats(learner);
+    if (!eng_adapt_gives_prompt(method->name)) {
+        return ENG_OK;
+    }
+    learner->prompt_room = calloc(floats, sizeof *learner->prompt_room);
+    result->prompt = calloc(floats, sizeof *result->prompt);
+    result->prompt_len = floats;
+    return learner->prompt_room != NULL && result->prompt != NULL ? ENG_OK
+                                                                  : fail_nomem(err, "prompt");
+}
+
+/* Hands over route and prompt after a success or a divergence, else nothing. */
+static void hand_over(struct learner *learner, eng_status status, const struct stage_run *run,
+                      eng_adapt_result *result)
+{
+    bool whole = status == ENG_OK || status == ENG_EDIVERGED;
+    if (whole) {
+        take_result(learner, run, result);
+        result->route = learner->route;
+        learner->route = NULL;
+    }
+    if (!whole || !run->prompt_is_best) {
+        free(result->prompt);
+        result->prompt = NULL;
+        result->prompt_len = 0;
+    }
 }
 
 eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_bank *bank,
@@ -163,24 +271,13 @@ eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_ban
     if (status == ENG_OK) {
         status = learner_init(&learner, train_set, train, n_train, dev_set, dev, n_dev, err);
     }
-    if (status != ENG_OK) {
-        goto out;
+    if (status == ENG_OK) {
+        status = make_prompt_room(&learner, method, result, err);
     }
-    run.params = calloc(bank->info.route_len, sizeof *run.params);
-    run.best = calloc(bank->info.route_len, sizeof *run.best);
-    if (run.params == NULL || run.best == NULL) {
-        status = fail_nomem(err, "route");
-        goto out;
+    if (status == ENG_OK) {
+        status = learn(&learner, method, &run, result, err);
     }
-    status = learn(&learner, method, &run, result, err);
-    if (status == ENG_OK || status == ENG_EDIVERGED) {
-        take_result(&learner, &run, result);
-        result->route = run.best;
-        run.best = NULL;
-    }
-out:
-    free(run.params);
-    free(run.best);
+    hand_over(&learner, status, &run, result);
     learner_fini(&learner);
     return status;
 }
@@ -188,5 +285,6 @@ out:
 void eng_adapt_result_fini(eng_adapt_result *result)
 {
     free(result->route);
+    free(result->prompt);
     memset(result, 0, sizeof *result);
 }

@@ -381,19 +381,23 @@ typedef struct eng_adapt_config {
     size_t steps;      /* 0: the bank's default */
     size_t batch;      /* rows a step; 0: 32 */
     size_t eval_every; /* steps between looks at dev; 0: 20 */
-    double seconds;    /* 0: no limit */
+    double seconds;    /* 0: no limit; a method of two stages gives each its half */
     uint64_t seed;
-    size_t text_limit; /* 0: none */
+    size_t text_limit;  /* 0: none */
+    size_t evaluations; /* gradient-free methods: few-shot losses computed; 0: the method's usual */
+    double prompt_lr;   /* step size where a prompt is tuned by gradient; 0: the method's usual */
 } eng_adapt_config;
 
 /* The names a config's method may have: i-th, NULL behind the last. */
 const char *eng_adapt_method(size_t i);
+/* Whether the method may give a tuned prompt beside the route. */
+bool eng_adapt_gives_prompt(const char *method);
 /* Defaults of `bank`, to be changed field by field. */
 void eng_adapt_defaults(const eng_bank *bank, eng_adapt_config *config);
 
 typedef struct eng_progress {
-    size_t step, steps;
-    double train_loss;
+    size_t step, steps;            /* of a gradient-free method: evaluations */
+    double train_loss;             /* of the step; of a gradient-free method: the least so far */
     double dev_loss, dev_accuracy; /* NaN when dev was not looked at in this step */
     bool best;                     /* dev chose this step so far */
     size_t tokens;
@@ -406,6 +410,10 @@ typedef bool (*eng_on_progress)(void *arg, const eng_progress *progress);
 typedef struct eng_adapt_result {
     float *route; /* (route_len) malloc'ed; free with eng_adapt_result_fini */
     size_t route_len;
+    float *
+        prompt; /* (Lp, P, H) malloc'ed: takes the place of the route's mix; NULL: the route is all,
+                      also when no tuned prompt did better on dev than the route it started from */
+    size_t prompt_len;
     size_t best_step;
     double train_loss, dev_loss, dev_accuracy, dev_macro_f1;
     double dev_accuracy_before; /* of the start */
@@ -415,10 +423,10 @@ typedef struct eng_adapt_result {
     char started_from[96]; /* "average", "random", or the router row retrieved */
 } eng_adapt_result;
 
-/* Learns a route for `task` from rows of `set`. Nothing of the model or bank changes. Same inputs,
- * seed and thread count give the same bytes. Called on a thread of the caller's that may take
- * minutes; computes as ENG_TRAINING. ENG_EDIVERGED when the loss is not finite: result then holds
- * the best route so far (route may be NULL if none). */
+/* Learns a route, and with some methods a prompt, for `task` from rows of `set`. Nothing of the model
+ * or bank changes. Same inputs, seed and thread count give the same bytes. Called on a thread of the
+ * caller's that may take minutes; computes as ENG_TRAINING. ENG_EDIVERGED when the loss is not
+ * finite: result then holds the best route and prompt so far. */
 ENG_MUST_CHECK eng_status eng_adapt(eng_compute *compute, const eng_model *model,
                                     const eng_bank *bank, const eng_task *task,
                                     const eng_dataset *train_set, const size_t *train,

@@ -1,5 +1,7 @@
-/* methods.c: THE table of adaptation methods, and the parts they train. */
+/* methods.c: THE table of adaptation methods, the parts they train and the searches they use. */
 #include "engine/bank.h"
+#include "engine/opt_cmaes.h"
+#include "engine/opt_gp.h"
 #include "engine/trainer.h"
 
 #include <string.h>
@@ -11,9 +13,15 @@ static size_t route_size(const struct learner *learner)
     return learner->bank->info.route_len;
 }
 
+static void route_start(struct learner *learner, float *params)
+{
+    memcpy(params, learner->route, route_size(learner) * sizeof *params);
+}
+
 static void route_use(struct learner *learner, const float *params)
 {
     eng_route_mix(learner->bank, params, learner->mix);
+    learner->prompt = NULL;
 }
 
 static void route_gradient(struct learner *learner, const float *params, const float *dmerged,
@@ -22,15 +30,36 @@ static void route_gradient(struct learner *learner, const float *params, const f
     bank_route_gradient(learner->bank, params, dmerged, gradient);
 }
 
-static const struct learn_part route_part = {"route", WANT_PROMPT, route_size, route_use,
-                                             route_gradient};
+const struct learn_part learn_route = {.name = "route",
+                                       .want = WANT_PROMPT,
+                                       .size = route_size,
+                                       .start = route_start,
+                                       .use = route_use,
+                                       .gradient = route_gradient};
+
+/* GP-UCB in the box of METHOD 4; a few candidates an ask, so that few rows still fill a batch. */
+static eng_status make_gp(const struct search_problem *problem, size_t block, size_t blocks,
+                          struct search **out, eng_error *err)
+{
+    struct gp_search_options options = {.kappa = 2, .initial = 20, .batch = 4};
+    (void)block;
+    (void)blocks;
+    if (options.initial > problem->max_evaluations) {
+        options.initial = problem->max_evaluations;
+    }
+    return gp_search_new(problem, &options, out, err);
+}
+
+static const struct learn_search gp_search = {
+    .evaluations = 100, .least = 2, .bound = 5, .make = make_gp};
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
 static const struct learn_method methods[] = {
     {.name = "average", .fixed_start = true, .start = ENG_INIT_AVERAGE},
     {.name = "retrieve", .fixed_start = true, .start = ENG_INIT_RETRIEVE},
-    {.name = "route", .stages = {{&route_part}}, .n_stages = 1},
+    {.name = "route", .stages = {{&learn_route, NULL, 0}}, .n_stages = 1},
+    {.name = "blackbox-route", .stages = {{&learn_route, &gp_search, 0}}, .n_stages = 1},
 };
 static const size_t count = sizeof methods / sizeof methods[0];
 
@@ -47,4 +76,15 @@ const struct learn_method *method_find(const char *name)
 const char *eng_adapt_method(size_t i)
 {
     return i < count ? methods[i].name : NULL;
+}
+
+bool eng_adapt_gives_prompt(const char *name)
+{
+    const struct learn_method *method = method_find(name);
+    for (size_t i = 0; method != NULL && i < method->n_stages; i++) {
+        if (method->stages[i].part != &learn_route) {
+            return true;
+        }
+    }
+    return false;
 }

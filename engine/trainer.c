@@ -1,4 +1,4 @@
-/* trainer.c: the loop.
+/* trainer.c: the loop that follows a gradient.
  *
  * A step draws a batch of rows (all of them when they are few; else epochs, reshuffled), runs it in
  * micro-batches small enough to let predictions in between, and adds their gradients in a fixed
@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t prompt_floats(const eng_bank *bank)
+size_t learner_prompt_floats(const struct learner *learner)
 {
+    const eng_bank *bank = learner->bank;
     return bank->info.layers * bank->info.prompt_tokens * bank->model->info.hidden;
 }
 
@@ -64,7 +65,8 @@ eng_status learner_init(struct learner *learner, const eng_dataset *train_set, c
     learner->mix =
         calloc(learner->bank->info.layers * learner->bank->info.modules + 1, sizeof *learner->mix);
     learner->confusion = calloc(labels * labels + 1, sizeof *learner->confusion);
-    if (learner->mix == NULL || learner->confusion == NULL) {
+    learner->route = calloc(learner->bank->info.route_len + 1, sizeof *learner->route);
+    if (learner->mix == NULL || learner->confusion == NULL || learner->route == NULL) {
         return fail_nomem(err, "adapt");
     }
     size_t longest = learner->train.longest;
@@ -84,7 +86,9 @@ void learner_fini(struct learner *learner)
     free(learner->dstart);
     free(learner->dend);
     free(learner->dmerged);
+    free(learner->route);
     free(learner->mix);
+    free(learner->prompt_room);
     free(learner->confusion);
     memset(learner, 0, sizeof *learner);
 }
@@ -102,7 +106,7 @@ size_t learner_sequences(const struct learner *learner)
 /* The tape and gradients, made when the first stage asks. */
 static eng_status make_tape(struct learner *learner, unsigned want, eng_error *err)
 {
-    size_t floats = prompt_floats(learner->bank), all = 0;
+    size_t floats = learner_prompt_floats(learner), all = 0;
     if (learner->tape != NULL) {
         return ENG_OK;
     }
@@ -138,8 +142,8 @@ eng_status learner_look(struct learner *learner, struct look *look, eng_error *e
                           .confusion = labels > 0 ? learner->confusion : NULL};
     memset(learner->confusion, 0, labels * labels * sizeof *learner->confusion);
     const struct batch_rows *rows = learner->dev.n > 0 ? &learner->dev : &learner->train;
-    eng_status status =
-        tally_rows(&tally, &learner->runner, learner->bank, rows, learner->mix, NULL, err);
+    eng_status status = tally_rows(&tally, &learner->runner, learner->bank, rows, learner->mix,
+                                   learner->prompt, err);
     *look = (struct look){tally_accuracy(&tally), tally_macro_f1(&tally), tally_loss(&tally)};
     return status;
 }
@@ -175,7 +179,7 @@ static void fill_micro(const struct learner *learner, const size_t *items, size_
             break;
         }
         micro->sequences[micro->n] =
-            (eng_sequence){item->ids, item->len, learner->bank, learner->mix, NULL};
+            (eng_sequence){item->ids, item->len, learner->bank, learner->mix, learner->prompt};
         micro->start[micro->n] = item->start;
         micro->end[micro->n] = item->end;
         micro->tokens += item->len;
@@ -207,7 +211,7 @@ static eng_status micro_gradient(struct learner *learner, const struct micro *mi
     scale(dend, micro->tokens, (float)share);
     status = encoder_backward(learner->compute, learner->tape, ENG_TRAINING, dstart, dend,
                               learner->dprompt, err);
-    size_t floats = prompt_floats(learner->bank);
+    size_t floats = learner_prompt_floats(learner);
     for (size_t i = 0; i < micro->n && status == ENG_OK; i++) {
         for (size_t k = 0; k < floats; k++) {
             learner->dmerged[k] += learner->dprompt[i * floats + k];
@@ -224,7 +228,7 @@ static eng_status batch_gradient(struct learner *learner, const size_t *items, s
 {
     struct micro micro;
     *loss = 0;
-    memset(learner->dmerged, 0, prompt_floats(learner->bank) * sizeof *learner->dmerged);
+    memset(learner->dmerged, 0, learner_prompt_floats(learner) * sizeof *learner->dmerged);
     for (size_t done = 0; done < n; done += micro.n) {
         fill_micro(learner, items + done, n - done, &micro);
         eng_status status = micro_gradient(learner, &micro, (double)micro.n / (double)n, loss, err);
@@ -252,6 +256,7 @@ struct stage_room {
     float *gradient;
     size_t *items;
     size_t batch;
+    double lr;
 };
 
 static eng_status diverged(size_t step, double loss, double lr, eng_error *err)
@@ -273,63 +278,59 @@ static eng_status take_step(struct learner *learner, const struct learn_part *pa
     part->gradient(learner, run->params, learner->dmerged, room->gradient);
     run->steps++;
     if (!isfinite(run->train_loss) || !all_finite(room->gradient, size)) {
-        return diverged(run->steps, run->train_loss, learner->config.lr, err);
+        return diverged(run->steps, run->train_loss, room->lr, err);
     }
-    adamw_step(room->opt, learner->config.lr, learner->config.weight_decay, room->gradient,
-               run->params);
+    adamw_step(room->opt, room->lr, learner->config.weight_decay, room->gradient, run->params);
     if (!all_finite(run->params, size)) {
-        return diverged(run->steps, (double)INFINITY, learner->config.lr, err);
+        return diverged(run->steps, (double)INFINITY, room->lr, err);
     }
     return ENG_OK;
 }
 
-/* Looks at dev when it is time; a vector that is better than all before becomes the best. */
-static eng_status maybe_look(struct learner *learner, const struct learn_part *part,
-                             struct stage_run *run, eng_progress *progress, eng_error *err)
+eng_status learner_consider(struct learner *learner, const struct learn_part *part,
+                            const float *params, struct stage_run *run, eng_progress *progress,
+                            eng_error *err)
 {
     struct look look;
-    if (run->steps % learner->config.eval_every != 0 && run->steps != learner->config.steps) {
-        return ENG_OK;
-    }
-    part->use(learner, run->params);
+    part->use(learner, params);
     eng_status status = learner_look(learner, &look, err);
     if (status != ENG_OK) {
         return status;
-    }
-    if (!isfinite(look.loss) && learner->dev.n == 0) {
-        return diverged(run->steps, look.loss, learner->config.lr, err);
     }
     progress->dev_loss = look.loss;
     progress->dev_accuracy = look.accuracy;
     progress->best = look_is_better(&look, &run->look);
     if (progress->best) {
         run->look = look;
+        run->moved = true;
         run->best_step = run->steps;
-        memcpy(run->best, run->params, part->size(learner) * sizeof *run->best);
+        memcpy(run->best, params, part->size(learner) * sizeof *run->best);
     }
     return ENG_OK;
 }
 
-static void report(struct learner *learner, const struct stage_run *run, eng_progress *progress)
+void learner_report(struct learner *learner, const struct stage_run *run, eng_progress *progress)
 {
     double seconds = seconds_now() - learner->began;
     progress->step = run->steps;
-    progress->steps = learner->config.steps;
+    progress->steps = learner->total_steps;
     progress->train_loss = run->train_loss;
     progress->tokens = learner_tokens(learner);
     progress->seconds = seconds;
     if (learner->on_progress != NULL && !learner->on_progress(learner->on_progress_arg, progress)) {
         learner->stop = learner->cancelled = true;
     }
-    if (learner->config.seconds > 0 && seconds >= learner->config.seconds) {
+    if (learner->seconds > 0 && seconds >= learner->seconds) {
         learner->stop = true;
     }
 }
 
-static eng_status make_room(struct learner *learner, const struct learn_part *part,
+static eng_status make_room(struct learner *learner, const struct learn_stage *stage,
                             struct stage_room *room, eng_error *err)
 {
-    size_t size = part->size(learner);
+    size_t size = stage->part->size(learner);
+    double prompt_lr = learner->config.prompt_lr > 0 ? learner->config.prompt_lr : stage->lr;
+    room->lr = stage->lr > 0 ? prompt_lr : learner->config.lr;
     room->batch =
         learner->config.batch < learner->n_order ? learner->config.batch : learner->n_order;
     room->gradient = calloc(size, sizeof *room->gradient);
@@ -338,30 +339,50 @@ static eng_status make_room(struct learner *learner, const struct learn_part *pa
         return fail_nomem(err, "adapt");
     }
     eng_status status = adamw_new(size, &room->opt, err);
-    return status == ENG_OK ? make_tape(learner, part->want, err) : status;
+    return status == ENG_OK ? make_tape(learner, stage->part->want, err) : status;
 }
 
-eng_status learner_stage(struct learner *learner, const struct learn_stage *stage,
-                         struct stage_run *run, eng_error *err)
+/* One step, a look at dev when it is time, and a word to the caller. */
+static eng_status one_step(struct learner *learner, const struct learn_part *part,
+                           struct stage_room *room, bool last, struct stage_run *run,
+                           eng_error *err)
 {
-    const struct learn_part *part = stage->part;
-    struct stage_room room = {0};
-    eng_status status = make_room(learner, part, &room, err);
-    while (status == ENG_OK && run->steps < learner->config.steps && !learner->stop) {
-        eng_progress progress = {.dev_loss = (double)NAN, .dev_accuracy = (double)NAN};
-        status = take_step(learner, part, &room, run, err);
-        if (status == ENG_OK) {
-            status = maybe_look(learner, part, run, &progress, err);
-        }
-        if (status == ENG_OK) {
-            report(learner, run, &progress);
+    eng_progress progress = {.dev_loss = (double)NAN, .dev_accuracy = (double)NAN};
+    eng_status status = take_step(learner, part, room, run, err);
+    if (status == ENG_OK && (last || run->steps % learner->config.eval_every == 0)) {
+        status = learner_consider(learner, part, run->params, run, &progress, err);
+        if (status == ENG_OK && !isfinite(progress.dev_loss) && learner->dev.n == 0) {
+            status = diverged(run->steps, progress.dev_loss, room->lr, err);
         }
     }
-    if (status == ENG_OK && learner->cancelled) {
-        status = fail(err, ENG_ECANCELLED, NULL, "cancelled at step %zu", run->steps);
+    if (status == ENG_OK) {
+        learner_report(learner, run, &progress);
+    }
+    return status;
+}
+
+static eng_status descend(struct learner *learner, const struct learn_stage *stage, size_t steps,
+                          struct stage_run *run, eng_error *err)
+{
+    struct stage_room room = {0};
+    eng_status status = make_room(learner, stage, &room, err);
+    for (size_t i = 0; i < steps && !learner->stop && status == ENG_OK; i++) {
+        status = one_step(learner, stage->part, &room, i + 1 == steps, run, err);
     }
     adamw_free(room.opt);
     free(room.gradient);
     free(room.items);
+    return status;
+}
+
+eng_status learner_stage(struct learner *learner, const struct learn_stage *stage, size_t steps,
+                         struct stage_run *run, eng_error *err)
+{
+    learner->stop = false;
+    eng_status status = stage->search != NULL ? learner_search(learner, stage, steps, run, err)
+                                              : descend(learner, stage, steps, run, err);
+    if (status == ENG_OK && learner->cancelled) {
+        status = fail(err, ENG_ECANCELLED, NULL, "cancelled at step %zu", run->steps);
+    }
     return status;
 }

@@ -3,9 +3,10 @@
  *     method = a start + stages        stage = a part that is trained + how it steps
  *
  * A part turns its flat vector of parameters into what the sequences carry (a mix, a prompt), and the
- * gradient of the merged prompt into a gradient of its parameters. The loop knows only vectors: it
- * draws batches, steps the optimiser, looks at dev every so often, keeps the best vector and watches
- * the clock, the caller and the loss. New methods are rows of a table (methods.c), not new loops.
+ * gradient of the merged prompt into a gradient of its parameters. The loops know only vectors, and
+ * there are two: one follows a gradient (trainer.c), one searches with forward passes alone
+ * (trainer_search.c). Both look at dev every so often, keep the best vector and watch the clock, the
+ * caller and the loss. New methods are rows of a table (methods.c), not new loops.
  *
  * A learner belongs to one thread. Nothing here writes to the model or the bank.
  */
@@ -14,6 +15,7 @@
 
 #include "engine/batch.h"
 #include "engine/encoder.h"
+#include "engine/opt_search.h"
 #include "engine/rng.h"
 
 struct learner;
@@ -23,15 +25,31 @@ struct learn_part {
     const char *name;
     unsigned want; /* of enum encoder_want */
     size_t (*size)(const struct learner *learner);
-    /* Makes the sequences use `params`: sets learner->mix (or prompt). */
+    /* Equal blocks of the vector that a search takes in turn; NULL: one. */
+    size_t (*blocks)(const struct learner *learner);
+    /* params (size) overwritten: where the part starts from learner->route. */
+    void (*start)(struct learner *learner, float *params);
+    /* Makes the sequences carry `params`: sets learner->mix or learner->prompt. */
     void (*use)(struct learner *learner, const float *params);
-    /* dmerged (Lp,P,H): mean loss by the prompt added. gradient (size) overwritten. */
+    /* dmerged (Lp,P,H): mean loss by the prompt added. gradient (size) overwritten. NULL: the part is
+     * only searched. */
     void (*gradient)(struct learner *learner, const float *params, const float *dmerged,
                      float *gradient);
 };
 
+/* How a gradient-free stage searches a block of its part. */
+struct learn_search {
+    size_t evaluations; /* of a block, unless the caller says */
+    size_t least;       /* evaluations a block cannot do without */
+    double bound;       /* box ±bound, widened where the start lies outside */
+    eng_status (*make)(const struct search_problem *problem, size_t block, size_t blocks,
+                       struct search **out, eng_error *err);
+};
+
 struct learn_stage {
     const struct learn_part *part;
+    const struct learn_search *search; /* NULL: AdamW */
+    double lr; /* of AdamW on a prompt, unless the caller says; 0: config.lr */
 };
 
 #define METHOD_MAX_STAGES 2
@@ -46,6 +64,7 @@ struct learn_method {
 
 /* NULL when there is no such method. methods.c. */
 const struct learn_method *method_find(const char *name);
+extern const struct learn_part learn_route; /* the part that every bank has */
 
 /* How good a vector is on the rows that choose. */
 struct look {
@@ -67,9 +86,14 @@ struct learner {
     float *dprompt;            /* (BATCH_MAX_SEQUENCES, Lp, P, H) */
     float *dmerged;            /* (Lp, P, H) */
     float *dstart, *dend;      /* (tokens of a micro-batch) */
+    float *route;              /* (route_len) the start, then the best route */
     float *mix;                /* (Lp, K) */
+    float *prompt;             /* NULL: sequences carry the mix; else prompt_room */
+    float *prompt_room;        /* (Lp, P, H) or NULL, when no stage has a prompt */
     size_t *confusion;         /* of a look */
     double began;
+    double seconds;     /* the stage ends this long after `began`; 0: no limit */
+    size_t total_steps; /* of all stages, for reports */
     size_t train_tokens, train_sequences;
     eng_on_progress on_progress;
     void *on_progress_arg;
@@ -86,25 +110,52 @@ void learner_fini(struct learner *learner);
 size_t learner_tokens(const struct learner *learner);
 size_t learner_sequences(const struct learner *learner);
 
-/* Scores what learner->mix says on dev, or on the training rows when there is no dev. */
+/* Lp·P·H of the bank. */
+size_t learner_prompt_floats(const struct learner *learner);
+
+/* Scores what the sequences carry on dev, or on the training rows when there is no dev. */
 ENG_MUST_CHECK eng_status learner_look(struct learner *learner, struct look *look, eng_error *err);
 /* Higher accuracy, then lower loss. */
 bool look_is_better(const struct look *look, const struct look *than);
 
-/* Runs one stage from `params`, which it leaves as the last step did; `best`, `look` and `best_step`
- * hold the best vector known and move on when a better one is seen. ENG_EDIVERGED, ENG_ECANCELLED. */
+/* A stage on its way, and the best vector of its part. */
 struct stage_run {
     float *params, *best; /* (size of the part) */
-    struct look look;
+    struct look look;     /* of the best of all stages */
+    bool moved;           /* `best` is that best */
+    bool prompt_is_best;  /* a stage with a prompt has moved */
     size_t best_step;
-    size_t steps;      /* done */
-    double train_loss; /* of the last step */
+    size_t steps;      /* done, of all stages */
+    double train_loss; /* of the last step; of the best candidate when searching */
 };
+/* Runs `steps` steps of one stage from `params`, which it leaves as the last step did; `best`, `look` and `best_step`
+ * move on when a better vector is seen. ENG_EDIVERGED, ENG_ECANCELLED. */
 ENG_MUST_CHECK eng_status learner_stage(struct learner *learner, const struct learn_stage *stage,
-                                        struct stage_run *run, eng_error *err);
+                                        size_t steps, struct stage_run *run, eng_error *err);
+/* Steps (of a search: evaluations) that a stage of `method` takes at most. ENG_EINVAL when the
+ * caller's budget of evaluations is too small for it. trainer_search.c. */
+ENG_MUST_CHECK eng_status learner_budget(const struct learner *learner,
+                                         const struct learn_method *method, size_t stage,
+                                         size_t *steps, eng_error *err);
 
-/* The bank's row with the least mean loss on the training rows (few-shot loss), all rows in packed
- * batches. retrieve.c. losses (rows of the bank) overwritten, or NULL. */
+/* For the two loops. Looks at `params`: what is better than all before becomes the best. */
+ENG_MUST_CHECK eng_status learner_consider(struct learner *learner, const struct learn_part *part,
+                                           const float *params, struct stage_run *run,
+                                           eng_progress *progress, eng_error *err);
+/* Tells the caller and looks at the clock: sets learner->stop. */
+void learner_report(struct learner *learner, const struct stage_run *run, eng_progress *progress);
+/* The gradient-free loop; `steps` evaluations at most. trainer_search.c. */
+ENG_MUST_CHECK eng_status learner_search(struct learner *learner, const struct learn_stage *stage,
+                                         size_t steps, struct stage_run *run, eng_error *err);
+
+/* The few-shot loss of n vectors: the mean over the training rows, all of them under every vector in
+ * packed batches.
+ *   carried (n, Lp·K) mixes, or (n, Lp, P, H) when `prompts`   losses (n) overwritten */
+ENG_MUST_CHECK eng_status few_shot_losses(struct learner *learner, const float *carried,
+                                          bool prompts, size_t n, double *losses, eng_error *err);
+
+/* The bank's row with the least few-shot loss. retrieve.c. losses (rows of the bank) overwritten, or
+ * NULL. */
 ENG_MUST_CHECK eng_status retrieve_row(struct learner *learner, size_t *row, double *losses,
                                        eng_error *err);
 

@@ -246,6 +246,7 @@ static bool write_spec(struct job_resolving *r, const struct form_wanted *form,
               put_number(spec, "batch", want->batch) &&
               put_real(spec, "lr_multiplier", want->lr_multiplier) &&
               put_number(spec, "steps", want->steps) && put_real(spec, "seconds", want->seconds) &&
+              put_number(spec, "evaluations", want->evaluations) &&
               put_number(spec, "eval_every", want->eval_every) &&
               put_number(spec, "k_shot", want->k_shot) &&
               put_number(spec, "text_limit", want->text_limit) && put_real(spec, "lr", want->lr) &&
@@ -345,6 +346,7 @@ static void read_config(struct job_plan *plan, uint64_t seed, const eng_bank *ba
     config->eval_every =
         size_of(spec, "eval_every") > 0 ? size_of(spec, "eval_every") : config->eval_every;
     config->seconds = real_of(spec, "seconds");
+    config->evaluations = size_of(spec, "evaluations");
     config->text_limit = size_of(spec, "text_limit");
     config->seed = seed;
     plan->epochs = size_of(spec, "steps") > 0 ? 0 : size_of(spec, "epochs");

@@ -7,11 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_ID         96
-#define MAX_METADATA   16
-#define MAX_EPOCHS     10000
-#define MAX_BATCH      1024
-#define MAX_STEPS      100000
+#define MAX_ID          96
+#define MAX_METADATA    16
+#define MAX_EPOCHS      10000
+#define MAX_BATCH       1024
+#define MAX_STEPS       100000
+#define MIN_EVALUATIONS 2
+#define MAX_EVALUATIONS                                                                            \
+    1000 /* each costs a forward pass over every row, and the model of them all more */
 #define MAX_SECONDS    86400
 #define MAX_TEXT_LIMIT 100000
 #define MAX_MULTIPLIER 1000.0
@@ -101,8 +104,15 @@ static void read_method_name(const json_t *mp2, struct job_request *out, struct 
             break;
         }
     }
-    if (json_get_choice(mp2, "#/mp2", "method", JSON_OPTIONAL_FIELD, methods, &chosen, problems)) {
-        out->method = methods[chosen];
+    if (!json_get_choice(mp2, "#/mp2", "method", JSON_OPTIONAL_FIELD, methods, &chosen, problems)) {
+        return;
+    }
+    out->method = methods[chosen];
+    if (eng_adapt_gives_prompt(out->method)) {
+        problem_add(problems, "#/mp2", "method",
+                    "%s tunes a prompt, and this server serves routes only: use route or "
+                    "blackbox-route here, or `mp2 adapt` for a prompt",
+                    out->method);
     }
 }
 
@@ -110,7 +120,6 @@ static void read_budget(const json_t *mp2, struct job_request *out, struct probl
 {
     static const char *const known[] = {"steps", "seconds", "evaluations", NULL};
     json_t *budget = NULL;
-    uint64_t evaluations = 0;
     if (!json_get_object(mp2, "#/mp2", "budget", JSON_OPTIONAL_FIELD, &budget, problems)) {
         return;
     }
@@ -119,10 +128,13 @@ static void read_budget(const json_t *mp2, struct job_request *out, struct probl
                  problems);
     json_get_double(budget, "#/mp2/budget", "seconds", JSON_OPTIONAL_FIELD, 0.1, MAX_SECONDS,
                     &out->seconds, problems);
-    if (json_get_u64(budget, "#/mp2/budget", "evaluations", JSON_OPTIONAL_FIELD, 1, MAX_STEPS,
-                     &evaluations, problems)) {
+    json_get_u64(budget, "#/mp2/budget", "evaluations", JSON_OPTIONAL_FIELD, MIN_EVALUATIONS,
+                 MAX_EVALUATIONS, &out->evaluations, problems);
+    bool searches = out->method != NULL && strncmp(out->method, "blackbox", 8) == 0;
+    if (out->evaluations > 0 && !searches) {
         problem_add(problems, "#/mp2/budget", "evaluations",
-                    "evaluations is a budget of black-box methods; give steps or seconds");
+                    "evaluations is a budget of black-box methods; give steps or seconds, or "
+                    "\"method\": \"blackbox-route\"");
     }
 }
 

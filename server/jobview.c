@@ -44,7 +44,9 @@ static json_t *budget(const json_t *spec)
 {
     json_t *out = json_object();
     json_t *steps = json_object_get(spec, "steps"), *seconds = json_object_get(spec, "seconds");
+    json_t *evaluations = json_object_get(spec, "evaluations");
     bool ok = out != NULL && (steps == NULL || json_object_set(out, "steps", steps) == 0) &&
+              (evaluations == NULL || json_object_set(out, "evaluations", evaluations) == 0) &&
               (seconds == NULL || json_object_set(out, "seconds", seconds) == 0);
     if (!ok) {
         json_decref(out);

@@ -20,9 +20,11 @@ static const char help[] =
     "  --type T            classification, pair, choice or extractive; default: what the rows are\n"
     "  --labels A,B,…      label words in their order; default: as they first appear\n"
     "  --template T        the question around the text, with {field} names\n"
-    "  --method M          route (default), retrieve or average\n"
+    "  --method M          route (default), blackbox-route (forward passes only: GP-UCB),\n"
+    "                      retrieve or average\n"
     "  --init I            start: retrieve, average or random; default retrieve\n"
     "  --steps N, --lr X   default: the bank's own\n"
+    "  --evaluations N     budget of a black-box method; default 100 for blackbox-route\n"
     "  --weight-decay X    default 0\n"
     "  --batch N           rows a step, default 32\n"
     "  --eval-every N      steps between looks at dev, default 20\n"
@@ -74,6 +76,8 @@ static bool take_option(int option, const char *value, struct settings *s)
         return arg_size("--steps", value, 1, 1000000, &s->config.steps);
     case 'r':
         return arg_double("--lr", value, 1e-12, 1e6, &s->config.lr);
+    case 'E':
+        return arg_size("--evaluations", value, 2, 1000000, &s->config.evaluations);
     case 'w':
         return arg_double("--weight-decay", value, 0, 100, &s->config.weight_decay);
     case 'B':
@@ -110,6 +114,7 @@ static bool parse(int argc, char **argv, struct settings *settings)
                                             {"init", required_argument, NULL, 'i'},
                                             {"steps", required_argument, NULL, 'S'},
                                             {"lr", required_argument, NULL, 'r'},
+                                            {"evaluations", required_argument, NULL, 'E'},
                                             {"weight-decay", required_argument, NULL, 'w'},
                                             {"batch", required_argument, NULL, 'B'},
                                             {"eval-every", required_argument, NULL, 'e'},

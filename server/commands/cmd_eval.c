@@ -27,7 +27,8 @@ static const char help[] =
     "\n"
     "  --task DIR          a task folder; may be given more than once\n"
     "  --method M,…        average (all-zero route), retrieve (the bank's row with the least\n"
-    "                      few-shot loss), route (learnt); default average,retrieve,route\n"
+    "                      few-shot loss), route (learnt), blackbox-route (found with forward\n"
+    "                      passes only); default average,retrieve,route\n"
     "  --model DIR         model directory; default $MP2_MODEL, else the embedded model\n"
     "  --bank FILE         prompt bank; default the model's first\n"
     "  --seeds N,…         default 8,13,21\n"
@@ -36,6 +37,7 @@ static const char help[] =
     "  --text-limit N      cut every text to N characters\n"
     "  --init I            start of route: retrieve, average or random; default retrieve\n"
     "  --steps N, --lr X   of route; default the bank's own\n"
+    "  --evaluations N     budget of a black-box method; default 100 for blackbox-route\n"
     "  --tied              one route for all layers of a deep bank\n"
     "  --threads N         compute threads; default one a core\n"
     "  --json              machine output\n";
@@ -48,7 +50,7 @@ struct settings {
     size_t n_methods;
     uint64_t seeds[MAX_SEEDS];
     size_t n_seeds;
-    size_t k_shot, limit, text_limit, steps;
+    size_t k_shot, limit, text_limit, steps, evaluations;
     double lr;
     const char *init;
     bool json;
@@ -82,7 +84,7 @@ static bool parse_methods(char *list, struct settings *settings)
             known = known || strcmp(eng_adapt_method(i), name) == 0;
         }
         if (!known || settings->n_methods == MAX_METHODS) {
-            usage_error("--method wants average, retrieve or route, got \"%s\"", name);
+            usage_error("--method has no \"%s\": see mp2 eval --help", name);
             return false;
         }
         settings->methods[settings->n_methods++] = name;
@@ -125,6 +127,8 @@ static bool take_option(int option, char *value, struct settings *settings)
         return arg_size("--text-limit", value, 1, 1000000, &settings->text_limit);
     case 'S':
         return arg_size("--steps", value, 1, 1000000, &settings->steps);
+    case 'E':
+        return arg_size("--evaluations", value, 2, 1000000, &settings->evaluations);
     case 'r':
         return arg_double("--lr", value, 1e-12, 1e6, &settings->lr);
     case 'i':
@@ -145,21 +149,15 @@ static bool take_option(int option, char *value, struct settings *settings)
 
 static bool parse(int argc, char **argv, struct settings *settings)
 {
-    static const struct option options[] = {{"model", required_argument, NULL, 'm'},
-                                            {"bank", required_argument, NULL, 'b'},
-                                            {"task", required_argument, NULL, 't'},
-                                            {"method", required_argument, NULL, 'M'},
-                                            {"seeds", required_argument, NULL, 's'},
-                                            {"k-shot", required_argument, NULL, 'k'},
-                                            {"limit", required_argument, NULL, 'l'},
-                                            {"text-limit", required_argument, NULL, 'x'},
-                                            {"steps", required_argument, NULL, 'S'},
-                                            {"lr", required_argument, NULL, 'r'},
-                                            {"init", required_argument, NULL, 'i'},
-                                            {"tied", no_argument, NULL, 'T'},
-                                            {"threads", required_argument, NULL, 'n'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {0}};
+    static const struct option options[] = {
+        {"model", required_argument, NULL, 'm'}, {"bank", required_argument, NULL, 'b'},
+        {"task", required_argument, NULL, 't'},  {"method", required_argument, NULL, 'M'},
+        {"seeds", required_argument, NULL, 's'}, {"k-shot", required_argument, NULL, 'k'},
+        {"limit", required_argument, NULL, 'l'}, {"text-limit", required_argument, NULL, 'x'},
+        {"steps", required_argument, NULL, 'S'}, {"evaluations", required_argument, NULL, 'E'},
+        {"lr", required_argument, NULL, 'r'},    {"init", required_argument, NULL, 'i'},
+        {"tied", no_argument, NULL, 'T'},        {"threads", required_argument, NULL, 'n'},
+        {"json", no_argument, NULL, 'j'},        {0}};
     static char all[] = "average,retrieve,route";
     static const uint64_t usual[] = {8, 13, 21};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -211,6 +209,7 @@ static void make_config(const struct settings *settings, const struct opened *op
     config->seed = seed;
     config->text_limit = settings->text_limit;
     config->steps = settings->steps > 0 ? settings->steps : config->steps;
+    config->evaluations = settings->evaluations;
     config->lr = settings->lr > 0 ? settings->lr : config->lr;
     if (settings->init != NULL) {
         (void)parse_init(settings->init, &config->init);
@@ -295,7 +294,7 @@ static void print_head(const struct settings *settings, const struct opened *ope
            eng_task_label_count(folder->task), eng_few_shot_k(folder->train, settings->k_shot),
            eng_few_shot_k(folder->train, settings->k_shot), eng_model_get_info(opened->model)->name,
            bank->name, bank->layers, bank->layers == 1 ? "" : "s", bank->route_len);
-    printf("%-10s %6s %9s %9s %8s %8s %5s %8s %10s  %s\n", "method", "seed", "accuracy", "macro F1",
+    printf("%-14s %6s %9s %9s %8s %8s %5s %8s %10s  %s\n", "method", "seed", "accuracy", "macro F1",
            "loss", "dev", "step", "seconds", "tokens", "start");
 }
 
@@ -304,12 +303,12 @@ static void print_method(const char *method, const struct run *runs, size_t n)
     struct summary sum = summarise(runs, n);
     for (size_t i = 0; i < n; i++) {
         const struct run *run = &runs[i];
-        printf("%-10s %6llu %9.4f %9.4f %8.4f %8.4f %5zu %8.2f %10zu  %s\n", method,
+        printf("%-14s %6llu %9.4f %9.4f %8.4f %8.4f %5zu %8.2f %10zu  %s\n", method,
                (unsigned long long)run->seed, run->test.accuracy, run->test.macro_f1,
                run->test.loss, run->adapt.dev_accuracy, run->adapt.best_step, run->seconds,
                run->test.tokens + run->adapt.tokens, run->adapt.started_from);
     }
-    printf("%-10s %6s %9.4f %9.4f %8s %8s %5s %8.2f %10zu  ± %.4f over %zu seed%s\n", method,
+    printf("%-14s %6s %9.4f %9.4f %8s %8s %5s %8.2f %10zu  ± %.4f over %zu seed%s\n", method,
            "mean", sum.mean, sum.macro_f1, "", "", "", sum.seconds, sum.tokens, sum.deviation, n,
            n == 1 ? "" : "s");
     fflush(stdout); /* long work: what is known is shown, also into a pipe */

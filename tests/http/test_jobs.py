@@ -146,6 +146,22 @@ def test_hyperparameters(server, tenant, file):
         assert result["steps"] == 4 and result["batch_size"] == 4  # 2 epochs of 8 rows
 
 
+def test_black_box_job(server, tenant, file):
+    _, key = tenant
+    how = {"method": "blackbox-route", "budget": {"evaluations": 6}, "init": "average"}
+    routes = []
+    for _ in range(2):
+        job = create(server, key, file, how, seed=8).json()
+        assert job["mp2"]["budget"] == {"evaluations": 6}
+        done = wait_for(server, key, job["id"])
+        assert done["status"] == "succeeded", done
+        assert done["mp2"]["result"]["steps"] == 6
+        version = server.get(f"/v1/tasks/{done['mp2']['task']}/versions/1", key=key).json()
+        assert version["method"] == "blackbox-route"
+        routes.append(version["route"])
+    assert len(routes[0]) == 8 and routes[0] == routes[1]
+
+
 def test_csv_job(server, tenant):
     _, key = tenant
     text = "text,label\n" + "".join(f"{t},好\n" for t in GOOD) + "".join(f"{t},差\n" for t in BAD)
@@ -175,6 +191,9 @@ def test_csv_job(server, tenant):
     ({"mp2": {"task": "other/reviews"}}, 404, "mp2.task"),
     ({"mp2": {"task": "a:b"}}, 422, "mp2.task"),
     ({"mp2": {"budget": {"steps": 0}}}, 422, "mp2/budget/steps"),
+    ({"mp2": {"budget": {"evaluations": 50}}}, 422, "mp2/budget/evaluations"),
+    ({"mp2": {"method": "blackbox-route", "budget": {"evaluations": 1}}}, 422,
+     "mp2/budget/evaluations"),
 ])
 def test_refused(server, tenant, file, change, status, param):
     _, key = tenant

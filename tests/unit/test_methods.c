@@ -1,0 +1,225 @@
+/* test_methods.c: the adaptation methods beyond the route's gradient, each on the toy: it learns, gives
+ * the same bytes twice, keeps to its budget, stops when told, and ends well when no loss is finite. */
+#include "engine/model.h"
+#include "tests/unit/toy_task.h"
+
+#include <math.h>
+
+/* Under a sanitizer everything runs, but short: what is learnt is judged elsewhere. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SHORT 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SHORT 1
+#endif
+#endif
+#ifndef SHORT
+#define SHORT 0
+#endif
+
+static struct toy toy;
+enum { ROWS = 8 };
+static size_t train[ROWS], dev[ROWS]; /* both labels alike */
+
+static eng_adapt_config config_of(const char *method, size_t evaluations)
+{
+    eng_adapt_config config;
+    eng_adapt_defaults(toy.bank, &config);
+    config.method = method;
+    config.init = ENG_INIT_AVERAGE;
+    config.seed = 8;
+    config.steps = SHORT ? 2 : 10;
+    config.eval_every = SHORT ? 1 : 5;
+    config.evaluations = evaluations;
+    return config;
+}
+
+static eng_status adapt(const eng_adapt_config *config, eng_on_progress on_progress, void *arg,
+                        eng_adapt_result *result, eng_error *err)
+{
+    return eng_adapt(toy.compute, toy.model, toy.bank, toy.task, toy.set, train, ROWS, toy.set, dev,
+                     ROWS, config, on_progress, arg, result, err);
+}
+
+struct seen {
+    size_t calls, looks, better, stop_at;
+    size_t last_step, steps;
+    double first_loss, last_loss;
+    bool rose;
+};
+
+static bool watch(void *arg, const eng_progress *progress)
+{
+    struct seen *seen = arg;
+    seen->calls++;
+    seen->looks += isnan(progress->dev_accuracy) ? 0 : 1;
+    seen->better += progress->best ? 1 : 0;
+    seen->first_loss = seen->calls == 1 ? progress->train_loss : seen->first_loss;
+    seen->rose = seen->rose || (seen->calls > 1 && progress->train_loss > seen->last_loss);
+    seen->last_loss = progress->train_loss;
+    seen->last_step = progress->step;
+    seen->steps = progress->steps;
+    return seen->calls != seen->stop_at;
+}
+
+static bool run(const eng_adapt_config *config, struct seen *seen, eng_adapt_result *result)
+{
+    eng_error err = {.text = ""};
+    eng_status status = adapt(config, watch, seen, result, &err);
+    if (status != ENG_OK) {
+        TEST_FAIL_("%s: %s: %s", config->method, err.field, err.text);
+    }
+    return status == ENG_OK;
+}
+
+/* ---- each method --------------------------------------------------------------------------------- */
+
+static void a_black_box_finds_a_route(void)
+{
+    eng_adapt_config config = config_of("blackbox-route", SHORT ? 6 : 40);
+    eng_adapt_result result;
+    struct seen seen = {0};
+    REQUIRE(run(&config, &seen, &result));
+    CHECK_INT(seen.calls, config.evaluations);
+    CHECK_INT(result.steps, config.evaluations);
+    CHECK_INT(seen.steps, config.evaluations);
+    CHECK(!seen.rose && (SHORT || seen.last_loss < seen.first_loss - 0.1));
+    CHECK(seen.looks >= 1 && seen.looks < config.evaluations);
+    CHECK(result.dev_accuracy >= result.dev_accuracy_before);
+    CHECK(result.prompt == NULL && result.prompt_len == 0);
+    for (size_t i = 0; i < result.route_len; i++) {
+        CHECK(fabsf(result.route[i]) <= 5);
+    }
+    /* the start, every evaluation on the training rows, and a look for every improvement */
+    CHECK_INT(result.forward_passes, ROWS * (1 + config.evaluations + seen.looks));
+    eng_adapt_result_fini(&result);
+}
+
+/* What is reported is what the route gives when it is evaluated. */
+static void the_result_is_the_candidate_that_dev_chose(void)
+{
+    eng_adapt_config config = config_of("blackbox-route", SHORT ? 6 : 30);
+    eng_adapt_result result;
+    struct seen seen = {0};
+    eng_scores scores;
+    float mix[64];
+    REQUIRE(run(&config, &seen, &result));
+    eng_route_mix(toy.bank, result.route, mix);
+    REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, dev,
+                         ROWS, mix, NULL, 0, NULL, NULL, NULL, NULL, &scores, NULL) == ENG_OK);
+    CHECK(scores.accuracy == result.dev_accuracy && scores.loss == result.dev_loss);
+    eng_adapt_result_fini(&result);
+}
+
+/* ---- what all have in common ----------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    size_t evaluations;
+} learnt[] = {{"blackbox-route", 24}};
+enum { LEARNT = sizeof learnt / sizeof learnt[0] };
+
+static bool same_floats(const float *a, const float *b, size_t n)
+{
+    return (a == NULL) == (b == NULL) && (a == NULL || memcmp(a, b, n * sizeof *a) == 0);
+}
+
+static void the_same_seed_gives_the_same_bytes(void)
+{
+    for (size_t i = 0; i < LEARNT; i++) {
+        eng_adapt_config config = config_of(learnt[i].name, learnt[i].evaluations);
+        struct seen seen = {0};
+        eng_adapt_result a, b, c;
+        REQUIRE(run(&config, &seen, &a) && run(&config, &seen, &b));
+        CHECK(same_floats(a.route, b.route, a.route_len));
+        CHECK(same_floats(a.prompt, b.prompt, a.prompt_len));
+        CHECK(a.train_loss == b.train_loss && a.dev_loss == b.dev_loss);
+        config.seed = 9;
+        config.init = ENG_INIT_RANDOM;
+        REQUIRE(run(&config, &seen, &c));
+        CHECK(a.train_loss != c.train_loss);
+        eng_adapt_result_fini(&a);
+        eng_adapt_result_fini(&b);
+        eng_adapt_result_fini(&c);
+    }
+}
+
+static void a_caller_can_stop_each(void)
+{
+    for (size_t i = 0; i < LEARNT; i++) {
+        eng_adapt_config config = config_of(learnt[i].name, learnt[i].evaluations);
+        struct seen seen = {.stop_at = 2};
+        eng_adapt_result result;
+        eng_error err = {.text = ""};
+        CHECK(adapt(&config, watch, &seen, &result, &err) == ENG_ECANCELLED);
+        CHECK_INT(seen.calls, 2);
+        CHECK(result.route == NULL && result.prompt == NULL);
+        eng_adapt_result_fini(&result);
+    }
+}
+
+static void time_is_a_budget_of_each(void)
+{
+    for (size_t i = 0; i < LEARNT; i++) {
+        eng_adapt_config config = config_of(learnt[i].name, 1000);
+        struct seen seen = {0};
+        eng_adapt_result result;
+        config.steps = 100000;
+        config.seconds = 0.02;
+        REQUIRE(run(&config, &seen, &result));
+        CHECK(result.steps >= 1 && result.steps < 500 && result.route != NULL);
+        eng_adapt_result_fini(&result);
+    }
+}
+
+/* A head of NaN makes every loss NaN. */
+static void no_finite_loss_is_a_divergence(void)
+{
+    float kept = toy.bank->head_w[0];
+    toy.bank->head_w[0] = NAN;
+    for (size_t i = 0; i < LEARNT; i++) {
+        eng_adapt_config config = config_of(learnt[i].name, learnt[i].evaluations);
+        eng_adapt_result result;
+        eng_error err = {.text = ""};
+        CHECK(adapt(&config, NULL, NULL, &result, &err) == ENG_EDIVERGED);
+        CHECK_STR(err.field, "loss");
+        REQUIRE(result.route != NULL);
+        for (size_t k = 0; k < result.route_len; k++) {
+            CHECK(isfinite(result.route[k]));
+        }
+        eng_adapt_result_fini(&result);
+    }
+    toy.bank->head_w[0] = kept;
+}
+
+static void a_budget_that_is_too_small_is_named(void)
+{
+    eng_adapt_config config = config_of("blackbox-route", 1);
+    eng_adapt_result result;
+    eng_error err = {.text = ""};
+    CHECK(adapt(&config, NULL, NULL, &result, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "evaluations");
+    config.evaluations = 100000000;
+    CHECK(adapt(&config, NULL, NULL, &result, &err) == ENG_ELIMIT);
+    CHECK_STR(err.field, "evaluations");
+}
+
+int main(void)
+{
+    TESTS_BEGIN;
+    for (size_t i = 0; i < ROWS; i++) {
+        train[i] = i;
+        dev[i] = TOY_EACH + i;
+    }
+    if (toy_open(&toy)) {
+        RUN(a_black_box_finds_a_route);
+        RUN(the_result_is_the_candidate_that_dev_chose);
+        RUN(the_same_seed_gives_the_same_bytes);
+        RUN(a_caller_can_stop_each);
+        RUN(time_is_a_budget_of_each);
+        RUN(no_finite_loss_is_a_divergence);
+        RUN(a_budget_that_is_too_small_is_named);
+    }
+    toy_close(&toy);
+    TESTS_END;
+}
