@@ -20,6 +20,7 @@
 const struct endpoint endpoints[] = {
     /* method, pattern, scopes, body, limit, api, label, handler, sink */
     {"GET", "/", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "root", ep_root, NULL},
+    {"GET", "/static/{asset}", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "static", ep_asset, NULL},
     {"GET", "/healthz", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "healthz", ep_healthz, NULL},
     {"GET", "/readyz", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "readyz", ep_readyz, NULL},
     {"GET", "/metrics", 0, BODY_NONE, LIMIT_NONE, API_NATIVE, "metrics", ep_metrics, NULL},

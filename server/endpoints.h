@@ -73,7 +73,10 @@ void ep_healthz(struct request *req);
 void ep_readyz(struct request *req);
 void ep_metrics(struct request *req);
 void ep_version(struct request *req);
+
+/* assets.c */
 void ep_root(struct request *req);
+void ep_asset(struct request *req);
 
 /* openapi.c */
 void ep_openapi(struct request *req);

@@ -50,14 +50,3 @@ void ep_version(struct request *req)
         compute->kernel, "uptime_seconds", (json_int_t)((wall_ms() - server->started_ms) / 1000));
     reply_json(req, 200, body);
 }
-
-void ep_root(struct request *req)
-{
-    static const char page[] =
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>mp2</title>\n"
-        "<h1>mp2</h1>\n<p>This server classifies and extracts over HTTP. See <a "
-        "href=\"/version\">version</a>, <a href=\"/readyz\">readiness</a> and <a "
-        "href=\"/metrics\">metrics</a>.</p>\n";
-    reply_header(req, "Content-Security-Policy", "default-src 'none'");
-    reply_bytes(req, 200, "text/html; charset=utf-8", page, sizeof page - 1);
-}

@@ -41,6 +41,16 @@ static void add_fixed_header(struct request *req, const char *name, const char *
     }
 }
 
+static bool has_header(const struct request *req, const char *name)
+{
+    for (size_t i = 0; i < req->n_reply_headers; i++) {
+        if (strcmp(req->reply_headers[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void add_headers(struct request *req, const char *content_type)
 {
     struct MHD_Response *response = req->response;
@@ -49,7 +59,9 @@ static void add_headers(struct request *req, const char *content_type)
     }
     MHD_add_response_header(response, "x-request-id", req->id);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(response, "Cache-Control", "no-store");
+    if (!has_header(req, "Cache-Control")) {
+        MHD_add_response_header(response, "Cache-Control", "no-store");
+    }
     if (req->status >= 400 && !status_is_passing(req->status)) {
         MHD_add_response_header(response, "x-should-retry", "false");
     }
