@@ -4,7 +4,7 @@
 BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev libuv1-dev
   libopenblas-pthread-dev libjansson-dev libsqlite3-dev libsodium-dev libutf8proc-dev"
 RUN_PACKAGES="curl jq"
-TEST_PACKAGES="python3 python3-venv git sqlite3"
+TEST_PACKAGES="python3 python3-venv git sqlite3 chromium fonts-noto-cjk"
 LINT_PACKAGES="clang clang-format libclang-rt-14-dev"
 
 # install_missing PACKAGE...: asks dpkg first, so that nothing is downloaded when all is there.

@@ -3,7 +3,7 @@
 #
 #   tests/run.sh            installs what tests need, builds, runs every test and the lints
 #   tests/run.sh all        the same, then clang, sanitizer builds and short fuzzing (what CI runs)
-#   tests/run.sh STAGE...   only these: install build unit http crash lint clang asan tsan fuzz
+#   tests/run.sh STAGE...   only these: install build unit http browser crash lint clang asan tsan fuzz
 #
 # Every stage adds to one total, printed last: "N passed, N failed, N skipped". A stage that runs
 # fewer tests than tests/counts.txt records fails: a test that vanishes is a failure.
@@ -12,7 +12,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
 . conf/packages.sh
 
-default_stages="install build unit http crash lint"
+default_stages="install build unit http browser crash lint"
 case "${1:-}" in
 "") stages=$default_stages ;;
 all) stages="$default_stages clang asan tsan fuzz" ;;
@@ -76,6 +76,9 @@ python_tests() {
         python3 -m venv build/venv && build/venv/bin/pip install -q -r tests/requirements.txt ||
             { add "$stage" 0 1 0; return; }
     fi
+    if [ -f "$folder/requirements.txt" ]; then
+        build/venv/bin/pip install -q -r "$folder/requirements.txt" || { add "$stage" 0 1 0; return; }
+    fi
     build/venv/bin/pytest -q -p no:cacheprovider --maxfail=20 "$folder" >"$logs/py" 2>&1
     local rc=$?
     tail -n 1 "$logs/py" >"$logs/lines"
@@ -103,6 +106,11 @@ stage_unit() {
 
 stage_http() {
     python_tests http tests/http build/mp2
+}
+
+# The dashboard in Debian's Chromium.
+stage_browser() {
+    python_tests browser tests/browser build/mp2
 }
 
 stage_crash() {
