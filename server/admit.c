@@ -292,6 +292,11 @@ static bool check_body(struct request *req)
         reply_too_large(req);
         return false;
     }
+    if (endpoint->api == API_OIP &&
+        request_header(req, "Inference-Header-Content-Length") != NULL) {
+        reply_problem(req, 400, "binary_extension", NULL, OIP_NOT_BINARY);
+        return false;
+    }
     const char *type = request_header(req, "Content-Type");
     bool json = endpoint->body == BODY_JSON || endpoint->body == BODY_JSON_OPTIONAL;
     if (json && req->has_body && type != NULL && !is_json_type(type)) {

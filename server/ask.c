@@ -282,6 +282,16 @@ void code_point_range(eng_text text, size_t start, size_t end, size_t *from, siz
     *to = *to < *from ? *from : *to;
 }
 
+eng_text ask_span_text(const struct ask *ask, size_t input, const eng_span *span)
+{
+    eng_text context = ask_field(ask, input, "context");
+    size_t from = 0, to = 0;
+    if (!span->no_answer) {
+        code_point_range(context, span->start, span->end, &from, &to);
+    }
+    return (eng_text){context.data + from, to - from};
+}
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 void ask_write_scored(struct text_out *out, const char *key, eng_text value, double score)
@@ -299,12 +309,7 @@ void ask_write_span(const struct ask *ask, size_t input, size_t k, struct text_o
     static const eng_span none = {.no_answer = true};
     const struct answer *answer = &ask->prediction.answers[input];
     const eng_span *span = k < answer->n_spans ? &answer->spans[k] : &none;
-    eng_text context = ask_field(ask, input, "context");
-    size_t from = 0, to = 0;
-    if (!span->no_answer) {
-        code_point_range(context, span->start, span->end, &from, &to);
-    }
-    ask_write_scored(out, "answer", (eng_text){context.data + from, to - from}, span->score);
+    ask_write_scored(out, "answer", ask_span_text(ask, input, span), span->score);
     text_puts(out, ",\"start\":");
     text_integer(out, (int64_t)span->start);
     text_puts(out, ",\"end\":");

@@ -59,6 +59,9 @@ eng_text ask_option(const struct ask *ask, size_t input, size_t option);
 /* Bytes [*from, *to) of the code points [start, end) of valid UTF-8 text. */
 void code_point_range(eng_text text, size_t start, size_t end, size_t *from, size_t *to);
 
+/* The words of a span of input i; none when there is no answer. */
+eng_text ask_span_text(const struct ask *ask, size_t input, const eng_span *span);
+
 /* ---- writing ------------------------------------------------------------------------------------ */
 
 /* "key":value,"score":… */

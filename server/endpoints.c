@@ -75,6 +75,16 @@ const struct endpoint endpoints[] = {
     {"GET", "/hf/{tenant}/{task}", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_tenant_info, NULL},
     {"GET", "/hf/{tenant}/{task}/info", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_tenant_info, NULL},
     {"GET", "/hf/{tenant}/{task}/health", ANY, BODY_NONE, LIMIT_NONE, API_HF, "hf", ep_hf_tenant_health, NULL},
+
+    {"GET", "/v2", 0, BODY_NONE, LIMIT_NONE, API_OIP, "oip", ep_oip_server, NULL},
+    {"GET", "/v2/health/live", 0, BODY_NONE, LIMIT_NONE, API_OIP, "oip", ep_oip_live, NULL},
+    {"GET", "/v2/health/ready", 0, BODY_NONE, LIMIT_NONE, API_OIP, "oip", ep_oip_ready, NULL},
+    {"GET", "/v2/models/{model}", ANY, BODY_NONE, LIMIT_NONE, API_OIP, "oip", ep_oip_model, NULL},
+    {"GET", "/v2/models/{model}/ready", ANY, BODY_NONE, LIMIT_NONE, API_OIP, "oip", ep_oip_model_ready, NULL},
+    {"POST", "/v2/models/{model}/infer", PREDICT, BODY_JSON, LIMIT_JSON, API_OIP, "oip", ep_oip_infer, NULL},
+    {"GET", "/v2/models/{model}/versions/{version}", ANY, BODY_NONE, LIMIT_NONE, API_OIP, "oip", ep_oip_version, NULL},
+    {"GET", "/v2/models/{model}/versions/{version}/ready", ANY, BODY_NONE, LIMIT_NONE, API_OIP, "oip", ep_oip_version_ready, NULL},
+    {"POST", "/v2/models/{model}/versions/{version}/infer", PREDICT, BODY_JSON, LIMIT_JSON, API_OIP, "oip", ep_oip_version_infer, NULL},
 };
 /* clang-format on */
 const size_t endpoints_count = sizeof endpoints / sizeof endpoints[0];

@@ -136,4 +136,15 @@ void ep_hf_tenant_predict(struct request *req);
 void ep_hf_tenant_info(struct request *req);
 void ep_hf_tenant_health(struct request *req);
 
+/* ep_oip.c */
+void ep_oip_server(struct request *req);
+void ep_oip_live(struct request *req);
+void ep_oip_ready(struct request *req);
+void ep_oip_model(struct request *req);
+void ep_oip_model_ready(struct request *req);
+void ep_oip_infer(struct request *req);
+void ep_oip_version(struct request *req);
+void ep_oip_version_ready(struct request *req);
+void ep_oip_version_infer(struct request *req);
+
 #endif

@@ -1,4 +1,4 @@
-/* errmap.c: tables from statuses to HTTP, and the two shapes of an error. */
+/* errmap.c: tables from statuses to HTTP, and the shapes of an error. */
 #include "server/errmap.h"
 
 #include <stdio.h>
@@ -147,14 +147,36 @@ static json_t *openai_body(const struct error_view *view)
                      "param", param, "code", view->code);
 }
 
+/* Its clients read one string, so the place goes into it. */
+static json_t *oip_body(const struct error_view *view)
+{
+    const char *pointer = view->pointer;
+    if (pointer == NULL && view->problems != NULL && view->problems->count > 0) {
+        pointer = view->problems->items[0].pointer;
+    }
+    if (pointer == NULL) {
+        return json_pack("{s:s}", "error", view->detail);
+    }
+    return json_pack("{s:o}", "error", json_sprintf("%s: %s", pointer, view->detail));
+}
+
 json_t *error_body(enum api api, const struct error_view *view)
 {
-    return api == API_OPENAI ? openai_body(view) : problem_body(view);
+    switch (api) {
+    case API_OPENAI:
+        return openai_body(view);
+    case API_OIP:
+        return oip_body(view);
+    case API_NATIVE:
+    case API_HF:
+        break;
+    }
+    return problem_body(view);
 }
 
 const char *error_content_type(enum api api)
 {
-    return api == API_OPENAI ? "application/json" : "application/problem+json";
+    return api == API_OPENAI || api == API_OIP ? "application/json" : "application/problem+json";
 }
 
 enum api api_of_path(const char *path)

@@ -19,9 +19,14 @@ struct error_view {
     const struct problems *problems; /* or NULL */
 };
 
-/* application/problem+json (RFC 9457), or OpenAI's shape. NULL: out of memory. */
+/* application/problem+json (RFC 9457), or the shape of OpenAI or the Open Inference Protocol. NULL: out of memory. */
 json_t *error_body(enum api api, const struct error_view *view);
 const char *error_content_type(enum api api);
+
+/* Why a request with binary tensors is refused, and what to do. */
+#define OIP_NOT_BINARY                                                                             \
+    "the binary extension is not spoken here, only JSON: in tritonclient give binary_data=False "  \
+    "to set_data_from_numpy and to each InferRequestedOutput, and name the outputs"
 
 struct error_class {
     int status;

@@ -105,10 +105,14 @@ def test_answers_fit_their_schemas(server, document):
         ("POST", "/hf/{task}", {"inputs": "好"}), ("GET", "/hf/{task}/info", None),
         ("GET", "/hf/{task}/health", None),
         ("POST", "/hf/{task}", {"inputs": ["好"], "parameters": {"candidate_labels": ["甲", "乙"]}}),
+        ("POST", "/v2/models/{model}/infer",
+         {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["好"]}]}),
+        ("GET", "/v2/models/{model}", None), ("GET", "/v2/models/{model}/ready", None),
+        ("GET", "/v2", None), ("GET", "/v2/health/ready", None), ("GET", "/v2/health/live", None),
         ("DELETE", "/v1/tasks/{task}", None),
     ]
     for method, path, body in calls:
-        answer = server.request(method, path.replace("{task}", "reviews"), body, key=key)
+        answer = server.request(method, re.sub(r"\{\w+\}", "reviews", path), body, key=key)
         assert answer.status in (200, 201), (path, answer)
         check(document, method, path, answer)
         if body is not None:
@@ -129,6 +133,8 @@ def test_answers_fit_their_schemas(server, document):
     ("GET", "/v1/files/{file}", None, 404),
     ("POST", "/v1/fine_tuning/jobs", {"model": "boot"}, 422),
     ("POST", "/hf/{task}", {}, 422),
+    ("POST", "/v2/models/{model}/infer", {}, 422),
+    ("GET", "/v2/models/{model}", None, 404),
 ])
 def test_errors_fit_their_schemas(server, document, method, path, body, status):
     answer = server.request(method, re.sub(r"\{\w+\}", "nope", path), body)
