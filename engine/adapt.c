@@ -208,6 +208,9 @@ static eng_status learn(struct learner *learner, const struct learn_method *meth
     if (status == ENG_OK) {
         status = make_start(learner, init, learner->route, result, err);
     }
+    if (method->n_stages > 0 && method->stages[0].part != &learn_route) {
+        snprintf(result->started_from, sizeof result->started_from, "scratch");
+    }
     for (size_t i = 0; status == ENG_OK && (i == 0 || i < method->n_stages); i++) {
         status = run_stage(learner, method, i, run, result, err);
     }

@@ -165,6 +165,27 @@ void eng_merged_prompt(const eng_bank *bank, const float *mix, float *merged)
     }
 }
 
+void bank_intrinsic(const eng_bank *bank, const float *mix, float *z)
+{
+    size_t K = bank->info.modules, d = bank->info.intrinsic;
+    memset(z, 0, bank->info.layers * d * sizeof *z);
+    for (size_t l = 0; l < bank->info.layers; l++) {
+        for (size_t k = 0; k < K; k++) {
+            for (size_t i = 0; i < d; i++) {
+                z[l * d + i] += mix[l * K + k] * bank->z[(l * K + k) * d + i];
+            }
+        }
+    }
+}
+
+void bank_intrinsic_prompt(const eng_bank *bank, const float *z, float *prompt)
+{
+    size_t n = prompt_floats(bank), d = bank->info.intrinsic;
+    for (size_t l = 0; l < bank->info.layers; l++) {
+        multiply_modules(z + l * d, bank->A + l * d * n, 1, d, n, prompt + l * n);
+    }
+}
+
 /* ---- backward ---- */
 
 static double dot(const float *a, const float *b, size_t n)

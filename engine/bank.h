@@ -24,6 +24,13 @@ void bank_mix(const eng_bank *bank, const float *route, const struct bank_noise 
 void bank_mix_gradient(const eng_bank *bank, const float *route, const struct bank_noise *noise,
                        const float *dmerged, float *droute);
 
+/* The intrinsic vector of a mix, and the prompt of an intrinsic vector: through both, a mix gives its
+ * merged prompt.
+ *   mix (Lp,K)   z (Lp,d) overwritten: Σ_k mix[l,k] z[l,k]
+ *   z (Lp,d)     prompt (Lp,P,H) overwritten: z[l]·A[l] */
+void bank_intrinsic(const eng_bank *bank, const float *mix, float *z);
+void bank_intrinsic_prompt(const eng_bank *bank, const float *z, float *prompt);
+
 /* Gradients of the bank itself from the gradient of one merged prompt p[l] = Σ_k mix[l,k] z[l,k]·A[l].
  *   mix (Lp,K)   dmerged (Lp,P,H)   dz (Lp,K,d), dA (Lp,d,P*H) accumulated; either may be NULL. */
 void bank_za_gradient(const eng_bank *bank, const float *mix, const float *dmerged, float *dz,

@@ -125,7 +125,6 @@ static eng_status hunt_init(struct learner *learner, const struct learn_stage *s
     hunt->size = stage->part->size(learner);
     hunt->blocks = blocks_of(learner, stage->part);
     hunt->dims = hunt->size / hunt->blocks;
-    hunt->objective = (double)INFINITY;
     stage->part->use(learner, params); /* says what sequences carry */
     hunt->carry =
         learner->prompt != NULL ? learner_prompt_floats(learner) : info->layers * info->modules;
@@ -240,12 +239,27 @@ static bool is_over(struct hunt *hunt, size_t b, eng_status *status)
     return true;
 }
 
+/* What the start is worth: a candidate has to beat it. It has been looked at on dev. */
+static eng_status value_start(struct learner *learner, struct hunt *hunt, struct stage_run *run,
+                              eng_error *err)
+{
+    double value = 0;
+    const float *carried = learner->prompt != NULL ? learner->prompt : learner->mix;
+    eng_status status = few_shot_losses(learner, carried, learner->prompt != NULL, 1, &value, err);
+    hunt->objective = isfinite(value) ? value : (double)INFINITY;
+    run->train_loss = value;
+    return status;
+}
+
 eng_status learner_search(struct learner *learner, const struct learn_stage *stage, size_t steps,
                           struct stage_run *run, eng_error *err)
 {
     struct hunt hunt = {0};
     eng_status status = hunt_init(learner, stage, run->params, steps, &hunt, err);
     size_t left = hunt.blocks;
+    if (status == ENG_OK) {
+        status = value_start(learner, &hunt, run, err);
+    }
     for (size_t b = 0; status == ENG_OK && left > 0 && !learner->stop; b = (b + 1) % hunt.blocks) {
         if (hunt.searches[b] != NULL) {
             status = turn(learner, &hunt, b, run, err);

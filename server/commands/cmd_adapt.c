@@ -21,10 +21,15 @@ static const char help[] =
     "  --labels A,B,…      label words in their order; default: as they first appear\n"
     "  --template T        the question around the text, with {field} names\n"
     "  --method M          route (default), blackbox-route (forward passes only: GP-UCB),\n"
-    "                      retrieve or average\n"
+    "                      retrieve or average; or, with a tuned prompt: route+prompt, blackbox\n"
+    "                      (blackbox-route, then CMA-ES), prompt (one from scratch). A file with "
+    "a\n"
+    "                      prompt is for `mp2 predict`; servers take routes\n"
     "  --init I            start: retrieve, average or random; default retrieve\n"
     "  --steps N, --lr X   default: the bank's own\n"
-    "  --evaluations N     budget of a black-box method; default 100 for blackbox-route\n"
+    "  --evaluations N     budget of a black-box method; default 100 for blackbox-route,\n"
+    "                      500 a prompted layer more for blackbox\n"
+    "  --prompt-lr X       step size where a prompt is tuned; default the method's own\n"
     "  --weight-decay X    default 0\n"
     "  --batch N           rows a step, default 32\n"
     "  --eval-every N      steps between looks at dev, default 20\n"
@@ -78,6 +83,8 @@ static bool take_option(int option, const char *value, struct settings *s)
         return arg_double("--lr", value, 1e-12, 1e6, &s->config.lr);
     case 'E':
         return arg_size("--evaluations", value, 2, 1000000, &s->config.evaluations);
+    case 'P':
+        return arg_double("--prompt-lr", value, 1e-12, 1e6, &s->config.prompt_lr);
     case 'w':
         return arg_double("--weight-decay", value, 0, 100, &s->config.weight_decay);
     case 'B':
@@ -115,6 +122,7 @@ static bool parse(int argc, char **argv, struct settings *settings)
                                             {"steps", required_argument, NULL, 'S'},
                                             {"lr", required_argument, NULL, 'r'},
                                             {"evaluations", required_argument, NULL, 'E'},
+                                            {"prompt-lr", required_argument, NULL, 'P'},
                                             {"weight-decay", required_argument, NULL, 'w'},
                                             {"batch", required_argument, NULL, 'B'},
                                             {"eval-every", required_argument, NULL, 'e'},
@@ -288,6 +296,10 @@ static int learn(const struct settings *settings, const struct opened *opened,
             "started from %s (dev accuracy %.4f); best at step %zu: dev accuracy %.4f; %.1f s\n",
             result.started_from, result.dev_accuracy_before, result.best_step, result.dev_accuracy,
             result.seconds);
+    if (eng_adapt_gives_prompt(config.method) && result.prompt == NULL) {
+        fputs("no tuned prompt did better on the rows that choose: the route is the result\n",
+              stderr);
+    }
     json_t *root = route_json_make(opened->model, opened->bank, task, may_have_no_answer,
                                    config.method, &result, metrics_json(&result, rows));
     int code = route_file_write("adapt", settings->out != NULL ? settings->out : "-", root);

@@ -28,7 +28,9 @@ static const char help[] =
     "  --task DIR          a task folder; may be given more than once\n"
     "  --method M,…        average (all-zero route), retrieve (the bank's row with the least\n"
     "                      few-shot loss), route (learnt), blackbox-route (found with forward\n"
-    "                      passes only); default average,retrieve,route\n"
+    "                      passes only), blackbox (then the prompt, by CMA-ES), route+prompt\n"
+    "                      (then the prompt, by gradient), prompt (one from scratch);\n"
+    "                      default average,retrieve,route\n"
     "  --model DIR         model directory; default $MP2_MODEL, else the embedded model\n"
     "  --bank FILE         prompt bank; default the model's first\n"
     "  --seeds N,…         default 8,13,21\n"
@@ -37,7 +39,9 @@ static const char help[] =
     "  --text-limit N      cut every text to N characters\n"
     "  --init I            start of route: retrieve, average or random; default retrieve\n"
     "  --steps N, --lr X   of route; default the bank's own\n"
-    "  --evaluations N     budget of a black-box method; default 100 for blackbox-route\n"
+    "  --evaluations N     budget of a black-box method; default 100 for blackbox-route,\n"
+    "                      500 a prompted layer more for blackbox\n"
+    "  --prompt-lr X       step size where a prompt is tuned; default the method's own\n"
     "  --tied              one route for all layers of a deep bank\n"
     "  --threads N         compute threads; default one a core\n"
     "  --json              machine output\n";
@@ -51,7 +55,7 @@ struct settings {
     uint64_t seeds[MAX_SEEDS];
     size_t n_seeds;
     size_t k_shot, limit, text_limit, steps, evaluations;
-    double lr;
+    double lr, prompt_lr;
     const char *init;
     bool json;
 };
@@ -60,7 +64,7 @@ struct settings {
 struct run {
     uint64_t seed;
     eng_scores test;
-    eng_adapt_result adapt; /* route freed */
+    eng_adapt_result adapt; /* route and prompt freed */
     double seconds;
 };
 
@@ -129,6 +133,8 @@ static bool take_option(int option, char *value, struct settings *settings)
         return arg_size("--steps", value, 1, 1000000, &settings->steps);
     case 'E':
         return arg_size("--evaluations", value, 2, 1000000, &settings->evaluations);
+    case 'P':
+        return arg_double("--prompt-lr", value, 1e-12, 1e6, &settings->prompt_lr);
     case 'r':
         return arg_double("--lr", value, 1e-12, 1e6, &settings->lr);
     case 'i':
@@ -209,6 +215,7 @@ static void make_config(const struct settings *settings, const struct opened *op
     config->seed = seed;
     config->text_limit = settings->text_limit;
     config->steps = settings->steps > 0 ? settings->steps : config->steps;
+    config->prompt_lr = settings->prompt_lr;
     config->evaluations = settings->evaluations;
     config->lr = settings->lr > 0 ? settings->lr : config->lr;
     if (settings->init != NULL) {
@@ -217,8 +224,8 @@ static void make_config(const struct settings *settings, const struct opened *op
 }
 
 static eng_status score(const struct settings *settings, const struct opened *opened,
-                        const eng_task_folder *folder, const float *route, const size_t *which,
-                        eng_scores *scores, eng_error *err)
+                        const eng_task_folder *folder, const eng_adapt_result *learnt,
+                        const size_t *which, eng_scores *scores, eng_error *err)
 {
     const eng_bank_info *bank = eng_bank_get_info(opened->bank);
     size_t n = eng_dataset_get_info(folder->test)->rows;
@@ -230,9 +237,9 @@ static eng_status score(const struct settings *settings, const struct opened *op
     if (settings->limit > 0 && settings->limit < n) {
         n = settings->limit;
     }
-    eng_route_mix(opened->bank, route, mix);
+    eng_route_mix(opened->bank, learnt->route, mix);
     eng_status status = eng_evaluate(opened->compute, ENG_TRAINING, opened->model, opened->bank,
-                                     folder->task, folder->test, which, n, mix, NULL,
+                                     folder->task, folder->test, which, n, mix, learnt->prompt,
                                      settings->text_limit, NULL, NULL, NULL, NULL, scores, err);
     free(mix);
     return status;
@@ -253,7 +260,7 @@ static eng_status run_one(const struct settings *settings, const struct opened *
                                   folder->train, train, n_train, folder->train, dev, n_dev, &config,
                                   show_progress, &progress, &run->adapt, err);
     if (status == ENG_OK) {
-        status = score(settings, opened, folder, run->adapt.route, test, &run->test, err);
+        status = score(settings, opened, folder, &run->adapt, test, &run->test, err);
     }
     if (progress.terminal) {
         fputs("\r\033[K", stderr);
@@ -261,7 +268,7 @@ static eng_status run_one(const struct settings *settings, const struct opened *
     run->seconds = run->adapt.seconds + run->test.seconds;
     eng_adapt_result result = run->adapt;
     eng_adapt_result_fini(&result);
-    run->adapt.route = NULL;
+    run->adapt.route = run->adapt.prompt = NULL;
     return status;
 }
 

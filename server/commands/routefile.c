@@ -9,9 +9,12 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define MAX_FILE ((size_t)32 << 20) /* the prompt of a deep bank on a large model has 7 MB */
 
 json_t *json_number_or_null(double value)
 {
@@ -38,6 +41,22 @@ static json_t *route_numbers(const float *route, size_t n)
     return numbers;
 }
 
+/* The floats of this machine (little-endian) as base64: 50,000 numbers would be a long array. */
+static json_t *prompt_text(const float *prompt, size_t n)
+{
+    size_t bytes = n * sizeof *prompt;
+    size_t room = sodium_base64_encoded_len(bytes, sodium_base64_VARIANT_ORIGINAL);
+    char *text = malloc(room);
+    json_t *out = NULL;
+    if (text != NULL) {
+        sodium_bin2base64(text, room, (const unsigned char *)prompt, bytes,
+                          sodium_base64_VARIANT_ORIGINAL);
+        out = json_string(text);
+    }
+    free(text);
+    return out;
+}
+
 json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_task *task,
                         bool may_have_no_answer, const char *method, const eng_adapt_result *result,
                         json_t *metrics)
@@ -52,6 +71,11 @@ json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_
         "bank_fingerprint", eng_bank_get_info(bank)->fingerprint, "metrics", metrics);
     if (root != NULL && may_have_no_answer) {
         json_object_set_new(root, "may_have_no_answer", json_true());
+    }
+    if (root != NULL && result->prompt != NULL &&
+        json_object_set_new(root, "prompt", prompt_text(result->prompt, result->prompt_len)) != 0) {
+        json_decref(root);
+        return NULL;
     }
     return root;
 }
@@ -150,12 +174,42 @@ static bool read_numbers(struct route_file *file, size_t n)
     return true;
 }
 
+/* True also when there is none. */
+static bool read_prompt(struct route_file *file, size_t n)
+{
+    const json_t *text = json_object_get(file->root, "prompt");
+    size_t bytes = n * sizeof *file->prompt, len = 0;
+    if (text == NULL) {
+        return true;
+    }
+    file->prompt = calloc(n, sizeof *file->prompt);
+    if (file->prompt == NULL || !json_is_string(text) ||
+        sodium_base642bin((unsigned char *)file->prompt, bytes, json_string_value(text),
+                          json_string_length(text), NULL, &len, NULL,
+                          sodium_base64_VARIANT_ORIGINAL) != 0 ||
+        len != bytes) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(file->prompt[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static size_t prompt_floats(const eng_model *model, const eng_bank *bank)
+{
+    const eng_bank_info *info = eng_bank_get_info(bank);
+    return info->layers * info->prompt_tokens * eng_model_get_info(model)->hidden;
+}
+
 int route_file_read(const char *command, const char *path, const eng_model *model,
                     const eng_bank *bank, struct route_file *out)
 {
     size_t len = 0;
     memset(out, 0, sizeof *out);
-    char *text = read_text_file(command, path, (size_t)1 << 20, &len);
+    char *text = read_text_file(command, path, MAX_FILE, &len);
     if (text == NULL) {
         return EXIT_NO_INPUT;
     }
@@ -181,6 +235,10 @@ int route_file_read(const char *command, const char *path, const eng_model *mode
     if (!read_numbers(out, eng_bank_get_info(bank)->route_len)) {
         return bad(command, path, "route is not an array of the bank's count of finite numbers");
     }
+    if (!read_prompt(out, prompt_floats(model, bank))) {
+        return bad(command, path,
+                   "prompt is not base64 of the bank's layers x prompt tokens x hidden floats");
+    }
     return EXIT_DONE;
 }
 
@@ -188,5 +246,6 @@ void route_file_fini(struct route_file *file)
 {
     json_decref(file->root);
     free(file->route);
+    free(file->prompt);
     memset(file, 0, sizeof *file);
 }

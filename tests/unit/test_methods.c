@@ -1,6 +1,6 @@
 /* test_methods.c: the adaptation methods beyond the route's gradient, each on the toy: it learns, gives
  * the same bytes twice, keeps to its budget, stops when told, and ends well when no loss is finite. */
-#include "engine/model.h"
+#include "engine/bank.h"
 #include "tests/unit/toy_task.h"
 
 #include <math.h>
@@ -90,8 +90,8 @@ static void a_black_box_finds_a_route(void)
     for (size_t i = 0; i < result.route_len; i++) {
         CHECK(fabsf(result.route[i]) <= 5);
     }
-    /* the start, every evaluation on the training rows, and a look for every improvement */
-    CHECK_INT(result.forward_passes, ROWS * (1 + config.evaluations + seen.looks));
+    /* the start's two losses, every evaluation, and a look for every improvement */
+    CHECK_INT(result.forward_passes, ROWS * (2 + config.evaluations + seen.looks));
     eng_adapt_result_fini(&result);
 }
 
@@ -111,12 +111,107 @@ static void the_result_is_the_candidate_that_dev_chose(void)
     eng_adapt_result_fini(&result);
 }
 
+/* A prompt of its own, that scores as reported when it is evaluated. */
+static void check_prompt(const eng_adapt_result *result)
+{
+    const eng_bank_info *info = eng_bank_get_info(toy.bank);
+    eng_scores scores;
+    REQUIRE(result->prompt != NULL);
+    CHECK_INT(result->prompt_len,
+              info->layers * info->prompt_tokens * eng_model_get_info(toy.model)->hidden);
+    REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, dev,
+                         ROWS, NULL, result->prompt, 0, NULL, NULL, NULL, NULL, &scores,
+                         NULL) == ENG_OK);
+    CHECK(scores.accuracy == result->dev_accuracy && scores.loss == result->dev_loss);
+}
+
+static void prompt_methods_learn(void)
+{
+    static const char *const names[] = {"route+prompt", "prompt"};
+    for (size_t i = 0; i < 2; i++) {
+        eng_adapt_config config = config_of(names[i], 0);
+        eng_adapt_result result;
+        struct seen seen = {0};
+        config.prompt_lr = 5e-3;
+        REQUIRE(run(&config, &seen, &result));
+        CHECK_INT(seen.calls, config.steps * (i == 0 ? 2 : 1));
+        CHECK_INT(seen.steps, seen.calls);
+        CHECK(SHORT || seen.last_loss < seen.first_loss - 0.1);
+        CHECK_STR(result.started_from, i == 0 ? "average" : "scratch");
+        if (result.prompt != NULL || !SHORT) {
+            check_prompt(&result);
+        }
+        eng_adapt_result_fini(&result);
+    }
+}
+
+static void cmaes_tunes_what_the_route_began(void)
+{
+    eng_adapt_config config = config_of("blackbox", SHORT ? 60 : 120);
+    eng_adapt_result result;
+    struct seen seen = {0};
+    REQUIRE(run(&config, &seen, &result));
+    CHECK(!seen.rose && seen.last_loss < seen.first_loss);
+    CHECK(result.steps > config.evaluations / 2 && result.steps <= config.evaluations);
+    CHECK(result.dev_accuracy >= result.dev_accuracy_before);
+    if (result.prompt != NULL || !SHORT) {
+        check_prompt(&result);
+    }
+    eng_adapt_result_fini(&result);
+}
+
+/* z of the mix through A is the merged prompt, as far as float32 goes. */
+static void the_intrinsic_vector_gives_the_merged_prompt(void)
+{
+    const eng_bank_info *info = eng_bank_get_info(toy.bank);
+    size_t n = info->layers * info->prompt_tokens * eng_model_get_info(toy.model)->hidden;
+    float mix[64], route[64];
+    float *z = calloc(info->layers * info->intrinsic, sizeof *z);
+    float *merged = calloc(n, sizeof *merged), *through = calloc(n, sizeof *through);
+    REQUIRE(z != NULL && merged != NULL && through != NULL);
+    eng_bank_row(toy.bank, 0, route);
+    eng_route_mix(toy.bank, route, mix);
+    eng_merged_prompt(toy.bank, mix, merged);
+    bank_intrinsic(toy.bank, mix, z);
+    bank_intrinsic_prompt(toy.bank, z, through);
+    for (size_t i = 0; i < n; i++) {
+        CHECK(fabsf(merged[i] - through[i]) < 1e-4f * (1 + fabsf(merged[i])));
+    }
+    free(z);
+    free(merged);
+    free(through);
+}
+
+/* Every layer is a block that takes its turn. */
+static void deep_layers_take_turns(void)
+{
+    struct toy shallow = toy, other = {.model = NULL};
+    eng_error err = {.text = ""};
+    if (eng_model_open(TEST_SOURCE_DIR "/tests/models/boot-deep", &other.model, &err) != ENG_OK ||
+        eng_bank_open_default(other.model, false, &other.bank, &err) != ENG_OK ||
+        !toy_set_up(&other)) {
+        TEST_FAIL_("deep model: %s", err.text);
+        toy_close(&other);
+        return;
+    }
+    toy = other;
+    eng_adapt_config config = config_of("blackbox", 69); /* 9/69 … 4 for the route, 20 a layer */
+    eng_adapt_result result;
+    CHECK(adapt(&config, NULL, NULL, &result, &err) == ENG_OK);
+    eng_adapt_result_fini(&result);
+    config.evaluations = 60;
+    CHECK(adapt(&config, NULL, NULL, &result, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "evaluations");
+    toy_close(&toy);
+    toy = shallow;
+}
+
 /* ---- what all have in common ----------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
     size_t evaluations;
-} learnt[] = {{"blackbox-route", 24}};
+} learnt[] = {{"blackbox-route", 24}, {"blackbox", 60}, {"route+prompt", 0}, {"prompt", 0}};
 enum { LEARNT = sizeof learnt / sizeof learnt[0] };
 
 static bool same_floats(const float *a, const float *b, size_t n)
@@ -165,6 +260,7 @@ static void time_is_a_budget_of_each(void)
         struct seen seen = {0};
         eng_adapt_result result;
         config.steps = 100000;
+        config.evaluations = config.evaluations > 0 ? 1000 : 0;
         config.seconds = 0.02;
         REQUIRE(run(&config, &seen, &result));
         CHECK(result.steps >= 1 && result.steps < 500 && result.route != NULL);
@@ -214,6 +310,10 @@ int main(void)
     if (toy_open(&toy)) {
         RUN(a_black_box_finds_a_route);
         RUN(the_result_is_the_candidate_that_dev_chose);
+        RUN(prompt_methods_learn);
+        RUN(cmaes_tunes_what_the_route_began);
+        RUN(the_intrinsic_vector_gives_the_merged_prompt);
+        RUN(deep_layers_take_turns);
         RUN(the_same_seed_gives_the_same_bytes);
         RUN(a_caller_can_stop_each);
         RUN(time_is_a_budget_of_each);
