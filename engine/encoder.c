@@ -242,6 +242,7 @@ static void embed_task(void *arg, size_t index, size_t thread, void *scratch)
         ops_layernorm_row(job->vector, h, NULL, &params->embedding_norm, params->epsilon, H, h,
                           job->xhat != NULL ? job->xhat + t * job->stride : NULL,
                           job->rstd != NULL ? job->rstd + t : NULL);
+        dropout_row(&job->batch->dropout, DROPOUT_EMBEDDINGS, t, h, H);
     }
 }
 
@@ -316,10 +317,13 @@ void pass_inject(eng_compute *compute, const struct encoder_params *params,
 
 struct norm_job {
     size_t rows, H, stride;
-    const float *x, *r;
+    const float *x;
+    float *r; /* dropout changes it */
     const struct layernorm *norm;
     float epsilon;
     float *y, *xhat, *rstd;
+    const struct dropout *dropout;
+    size_t place;
     bool vector;
 };
 
@@ -330,6 +334,7 @@ static void norm_task(void *arg, size_t index, size_t thread, void *scratch)
     const struct norm_job *job = arg;
     for (size_t t = index * ROWS_PER_TASK; t < task_end(index, job->rows); t++) {
         size_t at = t * job->stride;
+        dropout_row(job->dropout, job->place, t, job->r + at, job->H);
         ops_layernorm_row(job->vector, job->x + at, job->r + at, job->norm, job->epsilon, job->H,
                           job->y + at, job->xhat != NULL ? job->xhat + at : NULL,
                           job->rstd != NULL ? job->rstd + t : NULL);
@@ -390,8 +395,13 @@ void pass_layer(eng_compute *compute, const struct encoder_params *params,
 {
     struct strides ld = strides_of(params);
     size_t T = batch->tokens;
-    struct norm_job norm = {
-        .rows = T, .H = params->hidden, .stride = ld.hidden, .epsilon = params->epsilon};
+    size_t l = (size_t)(layer - params->layer);
+    struct norm_job norm = {.rows = T,
+                            .H = params->hidden,
+                            .stride = ld.hidden,
+                            .epsilon = params->epsilon,
+                            .dropout = &batch->dropout,
+                            .place = DROPOUT_ATTENTION(l)};
     self_attention(compute, params, layer, batch, v, &ld);
     struct gemm_product o = linear_product(&layer->o, T, v->context, ld.hidden, v->sum, ld.hidden);
     gemm_run(compute, &o, 1);
@@ -409,6 +419,7 @@ void pass_layer(eng_compute *compute, const struct encoder_params *params,
     struct gemm_product down = linear_product(&layer->down, T, v->gelu, ld.ffn, v->sum, ld.hidden);
     gemm_run(compute, &down, 1);
     norm.x = v->middle;
+    norm.place = DROPOUT_FFN(l);
     norm.norm = &layer->output_norm;
     norm.y = v->y;
     norm.xhat = v->output_xhat;

@@ -48,6 +48,10 @@ ENG_MUST_CHECK eng_status encoder_backward(eng_compute *compute, struct encoder_
 ENG_MUST_CHECK eng_status encoder_forward_bare(eng_compute *compute, struct encoder_tape *tape,
                                                eng_class who, const eng_sequence *sequences,
                                                size_t n, eng_error *err);
+/* Dropout of the next passes, until changed: of the embeddings and of the outputs of attention and ffn
+ * before they are added (attention's own weights are left whole). rate 0: none. The same key gives the
+ * same mask. */
+void encoder_dropout(struct encoder_tape *tape, float rate, uint64_t key);
 /* The last layer's output of the last forward, rows gemm_stride(H) apart. */
 const float *encoder_hidden(const struct encoder_tape *tape);
 /* Where the caller writes dL/d encoder_hidden, all T rows, after a bare forward and before

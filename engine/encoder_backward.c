@@ -185,6 +185,30 @@ static void run_rows(const struct backward *b, pool_task task, struct rows_job *
     pool_run(b->compute, row_tasks(b->rows), work, task, job);
 }
 
+/* ---- dropout ---- */
+
+/* Where a gradient lies: d, rows ld floats apart. */
+struct gradient_rows {
+    float *d;
+    size_t ld;
+};
+
+/* Through the dropout of `place`: dh itself without one, else a masked copy in dqkv, whose turn has not
+ * come yet. dh stays as it is for the residual. */
+static struct gradient_rows dropped(const struct backward *b, size_t place)
+{
+    struct encoder_tape *tape = b->tape;
+    if (tape->batch.dropout.rate <= 0) {
+        return (struct gradient_rows){tape->dh, b->ld.hidden};
+    }
+    for (size_t t = 0; t < b->rows; t++) {
+        float *to = tape->dqkv + t * b->ld.qkv;
+        memcpy(to, tape->dh + t * b->ld.hidden, b->params->hidden * sizeof *to);
+        dropout_row(&tape->batch.dropout, place, t, to, b->params->hidden);
+    }
+    return (struct gradient_rows){tape->dqkv, b->ld.qkv};
+}
+
 /* ---- one layer ---- */
 
 /* dh ← dL/d middle, dy in dh */
@@ -198,9 +222,10 @@ static void ffn_backward(const struct backward *b, size_t l)
         run_rows(b, recompute_task, &job);
     }
     norm_backward(b, &layer->output_norm, &gradient->output_norm, v->output_xhat, v->output_rstd,
-                  tape->dh);                                                   /* (8') */
-    linear_dw(b, &gradient->down, tape->dh, b->ld.hidden, v->gelu, b->ld.ffn); /* (7') */
-    linear_dx(b, &layer->down, tape->dh, b->ld.hidden, tape->dup, b->ld.ffn, false);
+                  tape->dh); /* (8') */
+    struct gradient_rows dd = dropped(b, DROPOUT_FFN(l));
+    linear_dw(b, &gradient->down, dd.d, dd.ld, v->gelu, b->ld.ffn); /* (7') */
+    linear_dx(b, &layer->down, dd.d, dd.ld, tape->dup, b->ld.ffn, false);
     run_rows(b, gelu_backward_task, &job);                                      /* (6') */
     linear_dw(b, &gradient->up, tape->dup, b->ld.ffn, v->middle, b->ld.hidden); /* (5') */
     linear_dx(b, &layer->up, tape->dup, b->ld.ffn, tape->dh, b->ld.hidden, true);
@@ -214,9 +239,10 @@ static void attention_part_backward(const struct backward *b, size_t l)
     const struct layer_params *layer = &b->params->layer[l], *gradient = &tape->gradient.layer[l];
     size_t H = b->params->hidden;
     norm_backward(b, &layer->attention_norm, &gradient->attention_norm, v->attention_xhat,
-                  v->attention_rstd, tape->dh);                                   /* (4') */
-    linear_dw(b, &gradient->o, tape->dh, b->ld.hidden, v->context, b->ld.hidden); /* (3') */
-    linear_dx(b, &layer->o, tape->dh, b->ld.hidden, tape->dmiddle, b->ld.hidden, false);
+                  v->attention_rstd, tape->dh); /* (4') */
+    struct gradient_rows d_o = dropped(b, DROPOUT_ATTENTION(l));
+    linear_dw(b, &gradient->o, d_o.d, d_o.ld, v->context, b->ld.hidden); /* (3') */
+    linear_dx(b, &layer->o, d_o.d, d_o.ld, tape->dmiddle, b->ld.hidden, false);
     struct attention attention = {.n = tape->batch.n,
                                   .offsets = tape->batch.offsets,
                                   .heads = b->params->heads,
@@ -283,6 +309,9 @@ static void embed_backward(const struct backward *b)
     struct encoder_tape *tape = b->tape;
     const struct batch *batch = &tape->batch;
     size_t H = b->params->hidden;
+    for (size_t t = 0; t < b->rows; t++) {
+        dropout_row(&batch->dropout, DROPOUT_EMBEDDINGS, t, tape->dh + t * b->ld.hidden, H);
+    }
     norm_backward(b, &b->params->embedding_norm, &tape->gradient.embedding_norm,
                   tape->embedding_xhat, tape->embedding_rstd, tape->dh);
     for (size_t t = 0; t < b->rows; t++) {

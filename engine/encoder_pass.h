@@ -10,11 +10,25 @@
 #include "engine/encoder.h"
 #include "engine/gemm.h"
 
+/* Dropout: each value is kept with probability 1 - rate and then divided by it. Which values fall out is
+ * a function of key, place and position, so backward makes the mask again and nothing is stored. */
+struct dropout {
+    float rate; /* 0: none */
+    uint64_t key;
+};
+/* The places: the embeddings, and of layer l the outputs of attention and of the ffn. */
+#define DROPOUT_EMBEDDINGS   ((size_t)0)
+#define DROPOUT_ATTENTION(l) (1 + 2 * (l))
+#define DROPOUT_FFN(l)       (2 + 2 * (l))
+/* x ← x · mask / (1 − rate)     one row, x (n) */
+void dropout_row(const struct dropout *dropout, size_t place, size_t row, float *x, size_t n);
+
 /* Sequences end to end. Copies what a pass needs, so that nothing borrowed outlives the call that
  * set it but the banks, mixes and prompts of `sequences`. */
 struct batch {
     size_t max_tokens, max_sequences;
     size_t n, tokens;
+    struct dropout dropout;
     bool bare;       /* sequences without banks: token type 0, no prompts, no head */
     size_t *offsets; /* (n+1) first row of each sequence */
     eng_sequence *sequences;

@@ -168,6 +168,11 @@ eng_status encoder_forward_bare(eng_compute *compute, struct encoder_tape *tape,
     return ENG_OK;
 }
 
+void encoder_dropout(struct encoder_tape *tape, float rate, uint64_t key)
+{
+    tape->batch.dropout = (struct dropout){rate, key};
+}
+
 const float *encoder_hidden(const struct encoder_tape *tape)
 {
     return tape->h;

@@ -458,6 +458,58 @@ ENG_MUST_CHECK eng_status eng_list_tensors(const char *path,
                                            void (*each)(void *arg, const eng_tensor_info *info),
                                            void *arg, eng_error *err);
 
+/* ---- pre-training a backbone ------------------------------------------------------------------------------ */
+
+#define ENG_MIN_VOCAB 256
+
+/* Writes a vocabulary of at most `size` tokens (ENG_MIN_VOCAB or more) from UTF-8 text files to the new
+ * file `to`: special and [unusedN] tokens, letters, digits and their ## pieces, then the files'
+ * characters seen at least min_count times, most frequent first. */
+ENG_MUST_CHECK eng_status eng_build_vocab(const char *const *files, size_t n, size_t size,
+                                          size_t min_count, const char *to, size_t *written,
+                                          eng_error *err);
+
+typedef struct eng_pretrain_config {
+    const char *const *files; /* UTF-8 text, a piece a line */
+    size_t n_files;
+    const char *dev;      /* a text file for dev perplexity, or NULL */
+    const char *vocab;    /* a vocab.txt */
+    const char *to;       /* the model directory to make */
+    eng_model_info shape; /* layers, hidden, heads, ffn, positions */
+    size_t steps, warmup; /* the step size rises for `warmup` steps, then falls linearly to 0 */
+    size_t batch_tokens;  /* of one step, packed */
+    size_t max_len;       /* tokens of a sequence, [CLS] and [SEP] included */
+    double lr, weight_decay, clip; /* clip 0: gradients are not clipped */
+    double dropout, mask;
+    size_t dev_every, dev_tokens, save_every; /* steps; 0: only at the end, or never */
+    uint64_t seed;
+    bool resume; /* go on from the checkpoint in `to` where there is one */
+} eng_pretrain_config;
+
+/* Defaults for a small model, to be changed field by field; files, vocab and to are NULL. */
+void eng_pretrain_defaults(eng_pretrain_config *config);
+
+typedef struct eng_pretrain_progress {
+    size_t step, steps;
+    double loss, lr, gradient_norm;
+    double dev_perplexity; /* NaN when dev was not looked at in this step */
+    uint64_t tokens;       /* read since step 0 */
+    double seconds, tokens_per_second, seconds_left; /* of this process */
+} eng_pretrain_progress;
+
+/* Called after every step; false ends the run: the checkpoint is saved, ENG_ECANCELLED. */
+typedef bool (*eng_on_pretrain)(void *arg, const eng_pretrain_progress *progress);
+
+/* Masked language modelling from random weights. Writes a model directory (config.json, vocab.txt,
+ * model.safetensors in BertForMaskedLM's names) that eng_model_open reads. Same text, settings and
+ * seed give the same bytes, whether or not the run was interrupted and resumed. A directory that has
+ * a model or a checkpoint is refused unless `resume`; a checkpoint of other settings or text is
+ * ENG_EMISMATCH. ENG_EDIVERGED when the loss is not finite; the last checkpoint stays. */
+ENG_MUST_CHECK eng_status eng_pretrain_backbone(eng_compute *compute,
+                                                const eng_pretrain_config *config,
+                                                eng_on_pretrain on_progress, void *arg,
+                                                eng_error *err);
+
 /* ---- benches ------------------------------------------------------------------------------------------------ */
 
 /* Best seen rate, in GFLOP/s, of C (m,n) = A (m,k) · W (n,k)ᵀ over at least `seconds`.

@@ -31,6 +31,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_adapt(int argc, char **argv);
 int cmd_predict(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
+int cmd_pretrain(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_tenant(int argc, char **argv);
