@@ -38,7 +38,7 @@ def test_walk_and_restart(fresh_server):
            "return": ["scores"]}
     before = server.post("/v1/predict", ask, key=key)
     labels = [p["label"] for p in before.json()["predictions"]]
-    assert labels == ["不满意", "满意"]
+    assert labels == ["乙", "甲"]
     server.kill()
     server.start()
     after = server.post("/v1/predict", ask, key=key)
