@@ -138,7 +138,10 @@ class Server:
             send.setdefault("Content-Type", "application/json")
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         try:
-            connection.request(method, path, body=body, headers=send)
+            try:
+                connection.request(method, path, body=body, headers=send)
+            except BrokenPipeError:
+                pass  # refused and closed before the whole body was sent: the answer is there
             answer = connection.getresponse()
             return Response(answer.status, answer.headers, answer.read())
         finally:
