@@ -72,9 +72,9 @@ unit_tests() {
 python_tests() {
     local stage=$1 folder=$2
     export MP2_BIN=$top/$3
-    if [ ! -x build/venv/bin/pytest ]; then
-        python3 -m venv build/venv && build/venv/bin/pip install -q -r tests/requirements.txt ||
-            { add "$stage" 0 1 0; return; }
+    if ! cmp -s tests/requirements.txt build/venv/installed.txt; then
+        { python3 -m venv build/venv && build/venv/bin/pip install -q -r tests/requirements.txt &&
+            cp tests/requirements.txt build/venv/installed.txt; } || { add "$stage" 0 1 0; return; }
     fi
     if [ -f "$folder/requirements.txt" ]; then
         build/venv/bin/pip install -q -r "$folder/requirements.txt" || { add "$stage" 0 1 0; return; }
