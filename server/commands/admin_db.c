@@ -4,6 +4,7 @@
 #include "server/commands/admin_db.h"
 #include "server/commands/commands.h"
 #include "server/config.h"
+#include "server/json.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -152,4 +153,13 @@ bool admin_tenant(store *s, const char *name, store_mem *mem, store_tenant *out)
         return false;
     }
     return true;
+}
+
+void admin_print_json(json_t *view)
+{
+    size_t len = 0;
+    char *text = json_text(view, &len);
+    printf("%s\n", text != NULL ? text : "");
+    free(text);
+    json_decref(view);
 }

@@ -6,6 +6,7 @@
 
 #include "store/store.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 
 struct admin_args {
@@ -26,5 +27,7 @@ store *admin_open_reader(const struct admin_args *args, int *code);
 int admin_failed(const store_error *err);
 /* Finds a tenant by name; false: said why. */
 bool admin_tenant(store *s, const char *name, store_mem *mem, store_tenant *out);
+/* Prints `view` as one line of JSON; takes it. */
+void admin_print_json(json_t *view);
 
 #endif

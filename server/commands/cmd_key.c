@@ -8,7 +8,6 @@
 #include "server/loop.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char help[] =
@@ -18,15 +17,6 @@ static const char help[] =
     "       mp2 key revoke ID --tenant NAME [--db FILE]\n\n"
     "Works on the database directly, while no server runs on it; a running server has\n"
     "/v1/admin/tenants/NAME/keys. A key is shown once, when it is made.\n";
-
-static void print_json(json_t *view)
-{
-    size_t len = 0;
-    char *text = json_text(view, &len);
-    printf("%s\n", text != NULL ? text : "");
-    free(text);
-    json_decref(view);
-}
 
 static int create_key(store *s, const store_tenant *tenant, const struct admin_args *args)
 {
@@ -51,8 +41,8 @@ static int create_key(store *s, const store_tenant *tenant, const struct admin_a
     }
     auth_scopes_text(key.scopes, scopes, sizeof scopes);
     if (args->json) {
-        print_json(json_pack("{s:s, s:s, s:s, s:s}", "id", id, "key", secret, "tenant",
-                             tenant->name, "scopes", scopes));
+        admin_print_json(json_pack("{s:s, s:s, s:s, s:s}", "id", id, "key", secret, "tenant",
+                                   tenant->name, "scopes", scopes));
     } else {
         printf("id      %s\nkey     %s   (shown once, keep it)\nscopes  %s\n", id, secret, scopes);
     }
@@ -67,8 +57,8 @@ static void print_key(const store_key *key, bool json)
                         : key->expires != 0 && key->expires <= wall_ms() ? "expired"
                                                                          : "in force";
     if (json) {
-        print_json(json_pack("{s:s, s:s, s:s, s:s?}", "id", key->id, "scopes", scopes, "state",
-                             state, "label", key->label));
+        admin_print_json(json_pack("{s:s, s:s, s:s, s:s?}", "id", key->id, "scopes", scopes,
+                                   "state", state, "label", key->label));
     } else {
         printf("%-22s %-26s %-9s %s\n", key->id, scopes, state,
                key->label != NULL ? key->label : "");

@@ -4,7 +4,6 @@
 #include "server/tasks.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char help[] =
@@ -13,19 +12,10 @@ static const char help[] =
     "Reads the database only; a running server may use it meanwhile. show prints the task and\n"
     "its current version, route and all. --json prints one object a line, as /v1/tasks does.\n";
 
-static void print_json(json_t *view)
-{
-    size_t len = 0;
-    char *text = json_text(view, &len);
-    printf("%s\n", text != NULL ? text : "");
-    free(text);
-    json_decref(view);
-}
-
 static void print_task(const store_tenant *tenant, const store_task *task, bool json)
 {
     if (json) {
-        print_json(task_json(tenant->name, task));
+        admin_print_json(task_json(tenant->name, task));
     } else {
         printf("%-40s %-14s version %lld\n", task->name, task->type, (long long)task->current);
     }
@@ -74,7 +64,7 @@ static void print_whole(const store_tenant *tenant, const store_task *task,
         if (version->number > 0) {
             json_put(view, "version", version_json(tenant->name, NULL, task, version));
         }
-        print_json(view);
+        admin_print_json(view);
         return;
     }
     printf("task      %s/%s\ntype      %s\n", tenant->name, task->name, task->type);

@@ -33,14 +33,9 @@ static void print_tenant(const store_tenant *tenant, bool json)
         printf("%-32s %s\n", tenant->name, tenant->disabled != 0 ? "disabled" : "");
         return;
     }
-    size_t len = 0;
-    json_t *view =
-        json_pack("{s:s, s:I, s:b}", "name", tenant->name, "created_at",
-                  (json_int_t)(tenant->created / 1000), "disabled", tenant->disabled != 0);
-    char *text = json_text(view, &len);
-    printf("%s\n", text != NULL ? text : "");
-    free(text);
-    json_decref(view);
+    admin_print_json(json_pack("{s:s, s:I, s:b}", "name", tenant->name, "created_at",
+                               (json_int_t)(tenant->created / 1000), "disabled",
+                               tenant->disabled != 0));
 }
 
 static int list_tenants(store *s, bool json)
