@@ -143,10 +143,27 @@ void ep_tasks_create(struct request *req)
 
 /* ---- list ------------------------------------------------------------------------------------ */
 
+/* By age the store pages by number: the name of `after` becomes one. */
+static store_status number_of_after(struct task_call *call, store *reader)
+{
+    if (call->query.by_name || call->name == NULL) {
+        return STORE_OK;
+    }
+    store_status status =
+        store_task_find(reader, call->tenant, call->name, call->mem, &call->task, &call->err);
+    snprintf(call->after, sizeof call->after, "%lld", (long long)call->task.id);
+    call->query.page.after = call->after;
+    return status;
+}
+
 static void read_list(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (task_call_has_reader(call, reader)) {
+    if (!task_call_has_reader(call, reader)) {
+        return;
+    }
+    call->status = number_of_after(call, reader);
+    if (call->status == STORE_OK) {
         call->status = store_task_list(reader, call->tenant, &call->query, call->mem, &call->tasks,
                                        &call->n, &call->has_more, &call->err);
     }
@@ -155,8 +172,7 @@ static void read_list(void *arg, store *reader)
 static void show_list(struct request *req, void *arg)
 {
     struct task_call *call = arg;
-    if (call->status != STORE_OK) {
-        reply_store_error(req, call->status, &call->err);
+    if (task_call_failed(req, call)) {
         return;
     }
     json_t *data = json_array();
@@ -169,26 +185,59 @@ static void show_list(struct request *req, void *arg)
     reply_json(req, 200, task_list_json(data, first, last, call->has_more));
 }
 
-/* By name, so that a page goes on where the last one ended though tasks come and go. */
+/* False: replied 422. */
+static bool read_choice(struct request *req, const char *name, const char *const *words, size_t *at)
+{
+    const char *word = request_query(req, name);
+    if (word == NULL) {
+        return true;
+    }
+    for (size_t i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], word) == 0) {
+            *at = i;
+            return true;
+        }
+    }
+    reply_problem(req, 422, "invalid", NULL, "%s: \"%.64s\" is not one of the values it may have",
+                  name, word);
+    return false;
+}
+
+/* Which tasks, in which order: by name unless asked, so that a page goes on where the last one ended
+ * though tasks come and go. False: replied. */
+static bool read_task_query(struct request *req, store_task_query *query)
+{
+    static const char *const orders[] = {"name", "-name", "created", "-created", NULL};
+    static const char *const types[] = {"", "classification", "pair", "choice", "extractive", NULL};
+    size_t order = 0, type = 0;
+    uint64_t limit = 0;
+    if (!request_query_u64(req, "limit", 1, STORE_MAX_PAGE, 20, &limit) ||
+        !read_choice(req, "sort", orders, &order) || !read_choice(req, "type", types, &type)) {
+        return false;
+    }
+    query->by_name = order < 2;
+    query->page.oldest_first = order % 2 == 0;
+    query->page.limit = (size_t)limit;
+    query->prefix = request_query(req, "prefix");
+    query->contains = request_query(req, "q");
+    query->type = type > 0 ? types[type] : NULL;
+    return true;
+}
+
 void ep_tasks_list(struct request *req)
 {
     struct task_call *call = task_call_new(req, false);
-    uint64_t limit = 0;
-    if (call == NULL || !request_query_u64(req, "limit", 1, STORE_MAX_PAGE, 20, &limit)) {
+    if (call == NULL || !read_task_query(req, &call->query)) {
         return;
     }
     const char *after = request_query(req, "after");
-    if (after != NULL && task_own_name(req, after) == NULL) {
+    call->name = after != NULL ? task_own_name(req, after) : NULL;
+    if (after != NULL && call->name == NULL) {
         reply_problem(req, 422, "invalid", NULL,
                       "after: \"%.128s\" is not the id or name of one of your tasks", after);
         return;
     }
-    call->query.by_name = true;
-    call->query.page.oldest_first = true; /* rising names */
-    call->query.page.limit = (size_t)limit;
-    call->query.page.after = after != NULL ? task_own_name(req, after) : NULL;
-    call->query.prefix = request_query(req, "prefix");
-    call->query.contains = request_query(req, "q");
+    call->query.page.after = call->name;
     request_offload(req, read_list, show_list, call);
 }
 

@@ -33,6 +33,7 @@ struct task_call {
 
     /* lists */
     store_task_query query;
+    char after[24]; /* a task's number */
     store_task *tasks;
     store_version *versions;
     size_t n;

@@ -242,6 +242,7 @@ typedef struct store_task_query {
     bool by_name;
     const char *prefix;
     const char *contains;
+    const char *type;
     bool deleted;
 } store_task_query;
 STORE_MUST_CHECK store_status store_task_list(store *s, int64_t tenant,

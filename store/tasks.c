@@ -176,7 +176,7 @@ store_status db_task_check(store *s, int64_t tenant, int64_t id, store_error *er
 #define LIST_BY_ID(beyond, direction)                                                              \
     "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ?1 AND id " beyond                        \
     " ?2 AND (deleted > 0) = ?3 AND (?4 IS NULL OR substr(name, 1, length(?4)) = ?4)"              \
-    " AND (?6 IS NULL OR instr(name, ?6) > 0)"                                                     \
+    " AND (?6 IS NULL OR instr(name, ?6) > 0) AND (?7 IS NULL OR type = ?7)"                       \
     " ORDER BY id " direction " LIMIT ?5"
 
 static store_status list_by_id(store *s, int64_t tenant, const store_task_query *query, db_query *q,
@@ -197,6 +197,7 @@ static store_status list_by_id(store *s, int64_t tenant, const store_task_query 
     db_bind_text(q, query->prefix);
     db_bind_int(q, (int64_t)query->page.limit + 1);
     db_bind_text(q, query->contains);
+    db_bind_text(q, query->type);
     return STORE_OK;
 }
 
@@ -206,7 +207,8 @@ static store_status list_by_id(store *s, int64_t tenant, const store_task_query 
 #define GREATEST LEAST " || char(1114111)"
 #define LIST_BY_NAME(bounds, direction)                                                            \
     "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ?1 AND deleted = 0" bounds                \
-    " AND name <> ?2 AND (?5 IS NULL OR instr(name, ?5) > 0) ORDER BY name" direction " LIMIT ?4"
+    " AND name <> ?2 AND (?5 IS NULL OR instr(name, ?5) > 0) AND (?6 IS NULL OR type = ?6)"        \
+    " ORDER BY name" direction " LIMIT ?4"
 #define LIST_FORWARD LIST_BY_NAME(" AND name >= max(?2, " LEAST ") AND name <= " GREATEST, "")
 #define LIST_BACKWARD                                                                              \
     LIST_BY_NAME(" AND name >= " LEAST " AND name <= min(?2, " GREATEST ")", " DESC")
@@ -232,6 +234,7 @@ static store_status list_by_name(store *s, int64_t tenant, const store_task_quer
     db_bind_text(q, query->prefix);
     db_bind_int(q, (int64_t)query->page.limit + 1);
     db_bind_text(q, query->contains);
+    db_bind_text(q, query->type);
     return STORE_OK;
 }
 

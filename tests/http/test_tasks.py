@@ -166,6 +166,35 @@ def test_list_pages_and_searches(server, tenant):
         assert server.get("/v1/tasks?" + bad, key=key).status == 422
 
 
+def pages_of(server, key, query):
+    seen, after = [], ""
+    while True:
+        page = server.get(f"/v1/tasks?limit=2&{query}{after}", key=key).json()
+        seen += [t["name"] for t in page["data"]]
+        if not page["has_more"]:
+            return seen
+        after = "&after=" + quote(page["last_id"], safe="")
+
+
+def test_list_sorts_and_filters(server, tenant):
+    _, key = tenant
+    for name in ("m", "c", "z"):
+        made(server, key, name)
+    for name in ("a", "y"):
+        body = {"name": name, "type": "extractive"}
+        assert server.post("/v1/tasks", body, key=key).status == 201
+    assert pages_of(server, key, "sort=name") == ["a", "c", "m", "y", "z"]
+    assert pages_of(server, key, "sort=-name") == ["z", "y", "m", "c", "a"]
+    assert pages_of(server, key, "sort=created") == ["m", "c", "z", "a", "y"]
+    assert pages_of(server, key, "sort=-created") == ["y", "a", "z", "c", "m"]
+    assert pages_of(server, key, "type=extractive&sort=-created") == ["y", "a"]
+    assert pages_of(server, key, "type=classification&q=z") == ["z"]
+    assert pages_of(server, key, "type=choice") == []
+    for bad in ("sort=size", "type=poem", "sort="):
+        assert server.get("/v1/tasks?" + bad, key=key).status == 422
+    assert server.get("/v1/tasks?sort=created&after=nothing", key=key).status == 404
+
+
 def test_patch(server, tenant):
     _, key = tenant
     made(server, key, "old", route=ROUTE)

@@ -249,6 +249,15 @@ static void task_pages(void)
     query = (store_task_query){.page = {.limit = 5}, .deleted = true};
     all_names(s, a, query, got, sizeof got);
     CHECK_STR(got, "zeta ");
+    query = (store_task_query){.page = {.limit = 5}, .by_name = true, .type = "choice"};
+    all_names(s, a, query, got, sizeof got);
+    CHECK_STR(got, "");
+    query.by_name = false;
+    all_names(s, a, query, got, sizeof got);
+    CHECK_STR(got, "");
+    query.type = test_task(a, "any").type;
+    all_names(s, a, query, got, sizeof got);
+    CHECK_STR(got, "alps al 新闻 alpha beta ");
     close_fresh(s);
 }
 
