@@ -17,10 +17,11 @@
 #include <time.h>
 
 #define MAX_RUNS 1000
+#define MAX_LENS 65536
 
 struct bench {
-    const char *what, *shape, *kernel;
-    size_t tokens, batch, threads, layers;
+    const char *what, *shape, *kernel, *lens_file;
+    size_t tokens, batch, threads, layers, batch_tokens;
     double seconds;
     bool json;
     eng_compute *compute;
@@ -37,6 +38,8 @@ static const char help[] =
     "  --batch B       sequences of a batch [1]\n"
     "  --threads N     compute threads [0: one a core]\n"
     "  --layers N      only the first N layers of a random shape [all]\n"
+    "  --lens FILE     forward: sequences of these lengths, one a line, in place of B x T\n"
+    "  --batch-tokens N  tokens of a packed batch of them, at most [2048]\n"
     "  --kernel NAME   avx2-packed or openblas [the best]\n"
     "  --seconds S     time for each measurement [3]\n"
     "  --json          one JSON object on stdout\n\n"
@@ -117,10 +120,16 @@ static eng_status open_model(struct bench *b, eng_error *err)
     return eng_model_open(b->shape, &b->model, err);
 }
 
+/* The directory's own bank; else random modules, as many prompt tokens as short sequences allow. */
 static eng_status open_bank(struct bench *b, eng_error *err)
 {
     const eng_model_info *info = eng_model_get_info(b->model);
-    size_t prompt = b->tokens > 51 && info->positions > 51 ? 50 : 1;
+    size_t shortest = b->lens_file != NULL ? 17 : b->tokens;
+    size_t prompt = shortest > 51 && info->positions > 51 ? 50 : shortest > 16 ? 16 : 1;
+    eng_status status = eng_bank_open_default(b->model, false, &b->bank, err);
+    if (status != ENG_ENOTFOUND) {
+        return status;
+    }
     return eng_bank_random(b->model, 1, 8, prompt, 300, 1, &b->bank, err);
 }
 
@@ -167,23 +176,21 @@ static int measure_gemm(struct bench *b, bool all_kernels)
 
 /* ---- forward and train ---- */
 
-static void report_rates(struct bench *b, double flops, double best)
+static void report_rates(struct bench *b, double flops, size_t tokens, double best)
 {
     double rate = flops / best * 1e-9;
     figure(b, "gflops", "%.1f GFLOP/s", rate);
-    figure(b, "tokens_per_second", "%.0f", (double)(b->tokens * b->batch) / best);
+    figure(b, "tokens_per_second", "%.0f", (double)tokens / best);
     figure(b, "percent_of_best_gemm", "%.1f %%", b->gemm > 0 ? 100 * rate / b->gemm : 0);
     figure(b, "percent_of_peak", "%.1f %%", b->peak > 0 ? 100 * rate / b->peak : 0);
 }
 
-static double batch_flops(const struct bench *b)
-{
-    return (double)b->batch * eng_forward_flops(b->model, &b->tokens, 1);
-}
-
+/* Sequences in the order they run; a batch is as many of the next ones as fit. */
 struct pass {
     eng_workspace *workspace;
-    int32_t *ids;
+    size_t *lens; /* (n) */
+    size_t n, total, longest;
+    int32_t *ids; /* (longest): every sequence reads its first tokens */
     eng_sequence *sequences;
     float *mix, *logits;
 };
@@ -191,40 +198,118 @@ struct pass {
 static void pass_fini(struct pass *p)
 {
     eng_workspace_free(p->workspace);
+    free(p->lens);
     free(p->ids);
     free(p->sequences);
     free(p->mix);
     free(p->logits);
 }
 
-static eng_status pass_init(struct pass *p, const struct bench *b, eng_error *err)
+static eng_status pass_fails(eng_status status, eng_error *err, const char *text)
 {
-    size_t total = b->tokens * b->batch, K = eng_bank_get_info(b->bank)->modules;
-    *p = (struct pass){0};
-    eng_status status = eng_workspace_new(b->model, total, b->batch, &p->workspace, err);
+    *err = (eng_error){.status = status};
+    snprintf(err->text, sizeof err->text, "%s", text);
+    return status;
+}
+
+/* Lengths, one a line. */
+static eng_status read_lens(struct pass *p, const char *path, size_t most, eng_error *err)
+{
+    FILE *file = fopen(path, "r");
+    char line[64];
+    if (file == NULL) {
+        return pass_fails(ENG_EIO, err, "cannot read the file of --lens");
+    }
+    eng_status status = ENG_OK;
+    while (status == ENG_OK && p->n < MAX_LENS && fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (!arg_size("--lens", line, 1, most, &p->lens[p->n++])) {
+            status = pass_fails(ENG_EINVAL, err, "a length is not a number the model can take");
+        }
+    }
+    fclose(file);
+    return status == ENG_OK && p->n == 0
+               ? pass_fails(ENG_EINVAL, err, "the file of --lens is empty")
+               : status;
+}
+
+static eng_status pass_lens(struct pass *p, const struct bench *b, eng_error *err)
+{
+    eng_status status = ENG_OK;
+    p->lens = calloc(b->lens_file != NULL ? MAX_LENS : b->batch, sizeof *p->lens);
+    if (p->lens == NULL) {
+        return pass_fails(ENG_ENOMEM, err, "out of memory");
+    }
+    if (b->lens_file != NULL) {
+        status = read_lens(p, b->lens_file, eng_model_get_info(b->model)->positions, err);
+    }
+    for (; b->lens_file == NULL && p->n < b->batch; p->n++) {
+        p->lens[p->n] = b->tokens;
+    }
+    for (size_t i = 0; i < p->n; i++) {
+        p->total += p->lens[i];
+        p->longest = p->lens[i] > p->longest ? p->lens[i] : p->longest;
+    }
+    return status;
+}
+
+static size_t pass_budget(const struct pass *p, const struct bench *b)
+{
+    size_t budget = b->lens_file != NULL ? b->batch_tokens : p->total;
+    return budget > p->longest ? budget : p->longest;
+}
+
+static eng_status pass_fill(struct pass *p, const struct bench *b, eng_error *err)
+{
+    const eng_bank_info *bank = eng_bank_get_info(b->bank);
+    size_t budget = pass_budget(p, b);
+    eng_status status =
+        eng_workspace_new(b->model, budget, p->n < budget ? p->n : budget, &p->workspace, err);
     if (status != ENG_OK) {
         return status;
     }
-    p->ids = calloc(b->tokens, sizeof *p->ids);
-    p->sequences = calloc(b->batch, sizeof *p->sequences);
-    p->mix = calloc(eng_bank_get_info(b->bank)->layers * K, sizeof *p->mix);
-    p->logits = calloc(2 * total, sizeof *p->logits);
+    p->ids = calloc(p->longest, sizeof *p->ids);
+    p->sequences = calloc(p->n, sizeof *p->sequences);
+    p->mix = calloc(bank->layers * bank->modules, sizeof *p->mix);
+    p->logits = calloc(2 * budget, sizeof *p->logits);
     if (p->ids == NULL || p->sequences == NULL || p->mix == NULL || p->logits == NULL) {
-        pass_fini(p);
-        *err = (eng_error){.status = ENG_ENOMEM, .text = "out of memory"};
-        return ENG_ENOMEM;
+        return pass_fails(ENG_ENOMEM, err, "out of memory");
     }
-    for (size_t i = 0; i < b->tokens; i++) {
+    for (size_t i = 0; i < p->longest; i++) {
         p->ids[i] = (int32_t)(i * 37 % eng_model_get_info(b->model)->vocab);
     }
-    for (size_t k = 0; k < K; k++) {
-        p->mix[k] = 1 / (float)K;
+    for (size_t i = 0; i < bank->layers * bank->modules; i++) {
+        p->mix[i] = 1 / (float)bank->modules;
     }
-    for (size_t s = 0; s < b->batch; s++) {
+    for (size_t s = 0; s < p->n; s++) {
         p->sequences[s] =
-            (eng_sequence){.ids = p->ids, .len = b->tokens, .bank = b->bank, .mix = p->mix};
+            (eng_sequence){.ids = p->ids, .len = p->lens[s], .bank = b->bank, .mix = p->mix};
     }
     return ENG_OK;
+}
+
+/* On failure too: pass_fini. */
+static eng_status pass_init(struct pass *p, const struct bench *b, eng_error *err)
+{
+    *p = (struct pass){0};
+    eng_status status = pass_lens(p, b, err);
+    return status == ENG_OK ? pass_fill(p, b, err) : status;
+}
+
+/* Every sequence once, batch by batch. */
+static eng_status pass_run(const struct bench *b, struct pass *p, eng_error *err)
+{
+    size_t budget = pass_budget(p, b);
+    eng_status status = ENG_OK;
+    for (size_t first = 0, n = 0; first < p->n && status == ENG_OK; first += n) {
+        size_t tokens = 0;
+        for (n = 0; first + n < p->n && tokens + p->lens[first + n] <= budget; n++) {
+            tokens += p->lens[first + n];
+        }
+        status = eng_forward(b->compute, p->workspace, ENG_SERVING, b->model, p->sequences + first,
+                             n, p->logits, p->logits + budget, err);
+    }
+    return status;
 }
 
 /* Runs passes for b->seconds (at least three); sorts their seconds. */
@@ -232,12 +317,10 @@ static eng_status time_passes(const struct bench *b, struct pass *p, double *sec
                               eng_error *err)
 {
     double end = now() + b->seconds;
-    float *start = p->logits, *stop = p->logits + b->tokens * b->batch;
     *n = 0;
     for (size_t i = 0; i < MAX_RUNS + 1 && (i < 4 || now() < end); i++) {
         double from = now();
-        eng_status status = eng_forward(b->compute, p->workspace, ENG_SERVING, b->model,
-                                        p->sequences, b->batch, start, stop, err);
+        eng_status status = pass_run(b, p, err);
         if (status != ENG_OK) {
             return status;
         }
@@ -256,19 +339,19 @@ static int measure_forward(struct bench *b)
     eng_error err = {0};
     size_t n = 0;
     eng_status status = pass_init(&pass, b, &err);
+    if (status == ENG_OK) {
+        status = time_passes(b, &pass, seconds, &n, &err);
+    }
     if (status != ENG_OK) {
+        pass_fini(&pass);
         return engine_error(&err);
     }
-    status = time_passes(b, &pass, seconds, &n, &err);
     figure(b, "workspace_bytes", "%.0f", (double)eng_workspace_bytes(pass.workspace));
-    pass_fini(&pass);
-    if (status != ENG_OK) {
-        return engine_error(&err);
-    }
     figure(b, "passes", "%.0f", (double)n);
     figure(b, "best_ms", "%.3f ms", 1e3 * seconds[0]);
     figure(b, "median_ms", "%.3f ms", 1e3 * seconds[n / 2]);
-    report_rates(b, batch_flops(b), seconds[0]);
+    report_rates(b, eng_forward_flops(b->model, pass.lens, pass.n), pass.total, seconds[0]);
+    pass_fini(&pass);
     return EXIT_DONE;
 }
 
@@ -283,7 +366,8 @@ static int measure_train(struct bench *b)
         return engine_error(&err);
     }
     figure(b, "best_ms", "%.3f ms", 1e3 * seconds);
-    report_rates(b, 2 * batch_flops(b), seconds);
+    double flops = 2 * (double)b->batch * eng_forward_flops(b->model, &b->tokens, 1);
+    report_rates(b, flops, b->tokens * b->batch, seconds);
     return EXIT_DONE;
 }
 
@@ -325,6 +409,8 @@ enum {
     OPT_BATCH,
     OPT_THREADS,
     OPT_LAYERS,
+    OPT_LENS,
+    OPT_BATCH_TOKENS,
     OPT_KERNEL,
     OPT_SECONDS,
     OPT_JSON
@@ -335,6 +421,8 @@ static const struct option options[] = {{"shape", required_argument, NULL, OPT_S
                                         {"batch", required_argument, NULL, OPT_BATCH},
                                         {"threads", required_argument, NULL, OPT_THREADS},
                                         {"layers", required_argument, NULL, OPT_LAYERS},
+                                        {"lens", required_argument, NULL, OPT_LENS},
+                                        {"batch-tokens", required_argument, NULL, OPT_BATCH_TOKENS},
                                         {"kernel", required_argument, NULL, OPT_KERNEL},
                                         {"seconds", required_argument, NULL, OPT_SECONDS},
                                         {"json", no_argument, NULL, OPT_JSON},
@@ -355,6 +443,11 @@ static bool parse_option(struct bench *b, int option)
         return arg_size("--threads", optarg, 0, 64, &b->threads);
     case OPT_LAYERS:
         return arg_size("--layers", optarg, 0, 64, &b->layers);
+    case OPT_LENS:
+        b->lens_file = optarg;
+        return true;
+    case OPT_BATCH_TOKENS:
+        return arg_size("--batch-tokens", optarg, 1, 1 << 20, &b->batch_tokens);
     case OPT_KERNEL:
         b->kernel = optarg;
         return true;
@@ -368,7 +461,8 @@ static bool parse_option(struct bench *b, int option)
 
 int cmd_bench(int argc, char **argv)
 {
-    struct bench b = {.shape = "base", .tokens = 178, .batch = 1, .seconds = 3};
+    struct bench b = {
+        .shape = "base", .tokens = 178, .batch = 1, .batch_tokens = 2048, .seconds = 3};
     int option = 0;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         if (option == 'h') {
