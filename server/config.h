@@ -55,6 +55,10 @@
     X(time, request_timeout, "60s", 10, 3600000, "for an answer to be made; then 504")             \
     X(time, reply_timeout, "2m", 100, 86400000, "for an answer to be read by its client")          \
     X(time, idle_timeout, "75s", 100, 86400000, "a kept connection without a request")             \
+    X(count, max_streams, "512", 1, 100000, "event streams open at once; others get 503")          \
+    X(count, max_tenant_streams, "256", 1, 100000, "event streams of one tenant; others get 429")  \
+    X(bytes, stream_buffer, "32K", 1024, 16777216, "bytes waiting for a slow reader of a stream")  \
+    X(time, event_ping, "15s", 50, 600000, "silence after which a stream of events sends a ping")  \
     X(time, drain_timeout, "30s", 0, 3600000, "for what is in flight when the server stops")       \
     X(time, drain_delay, "0", 0, 600000,                                                           \
       "between /readyz turning 503 and closing the door, for load balancers")                      \

@@ -8,6 +8,7 @@
 #include "server/endpoints.h"
 #include "server/jobs.h"
 #include "server/jobspec.h"
+#include "server/jobstream.h"
 #include "server/jobview.h"
 #include "server/listing.h"
 #include "server/log.h"
@@ -36,6 +37,7 @@ struct jobs_call {
     bool has_more;
     char *metadata_filter;
     int64_t now;
+    int64_t last_event; /* a stream begins behind it */
 
     /* POST */
     struct job_request request;
@@ -384,25 +386,77 @@ static void show_events(struct request *req, void *arg)
                             json_string_value(json_object_get(last, "id")), call->has_more));
 }
 
-void ep_job_events(struct request *req)
+static const char *event_number(const char *id)
 {
     static const char prefix[] = "ftevent-";
+    bool named = id != NULL && strncmp(id, prefix, sizeof prefix - 1) == 0;
+    return named ? id + sizeof prefix - 1 : id;
+}
+
+/* ?stream=true|false, else what the Accept header asks for. False: replied. */
+static bool wants_stream(struct request *req, bool *stream)
+{
+    const char *asked = request_query(req, "stream");
+    const char *accept = request_header(req, "Accept");
+    *stream = asked != NULL ? strcmp(asked, "true") == 0
+                            : accept != NULL && strstr(accept, "text/event-stream") != NULL;
+    if (asked != NULL && !*stream && strcmp(asked, "false") != 0) {
+        reply_problem(req, 422, "invalid_value", "stream",
+                      "stream is true or false, found \"%.32s\"", asked);
+        return false;
+    }
+    return true;
+}
+
+/* The last event a client has seen: of the header a reader sends when it comes back, else `after`.
+ * False: replied. */
+static bool read_last_event(struct request *req, int64_t *number)
+{
+    const char *header = request_header(req, "Last-Event-ID");
+    const char *text = event_number(header != NULL ? header : request_query(req, "after"));
+    char *end = NULL;
+    *number = 0;
+    if (text == NULL || text[0] == '\0') {
+        return true;
+    }
+    if (text[0] >= '0' && text[0] <= '9' && strlen(text) <= 18) {
+        *number = strtoll(text, &end, 10);
+    }
+    if (end == NULL || *end != '\0') {
+        reply_problem(req, 422, "invalid_value", header != NULL ? "Last-Event-ID" : "after",
+                      "the id of an event is a number, such as 17 or ftevent-17");
+        return false;
+    }
+    return true;
+}
+
+static void stream_events(struct request *req, void *arg)
+{
+    struct jobs_call *call = arg;
+    if (call->status != STORE_OK) {
+        reply_store_error(req, call->status, &call->err);
+    } else if (request_server(req)->draining) {
+        reply_problem(req, 503, "draining", NULL, "the server is stopping; ask another or later");
+    } else if (!request_is_over(req)) {
+        job_stream_begin(req, call->id, call->last_event);
+    }
+}
+
+void ep_job_events(struct request *req)
+{
     struct jobs_call *call = new_call(req);
-    if (call == NULL || !listing_page(req, 20, MAX_LISTED, &call->page)) {
+    bool stream = false;
+    if (call == NULL || !listing_page(req, 20, MAX_LISTED, &call->page) ||
+        !wants_stream(req, &stream)) {
         return;
     }
-    const char *after = call->page.after;
-    if (after != NULL && strncmp(after, prefix, sizeof prefix - 1) == 0) {
-        call->page.after = after + sizeof prefix - 1;
-    }
-    const char *stream = request_query(req, "stream");
-    if (stream != NULL && strcmp(stream, "false") != 0) {
-        reply_problem(req, 422, "unsupported", "stream",
-                      "events are not streamed yet; ask for the list again");
-        return;
-    }
+    call->page.after = event_number(call->page.after);
     call->id = request_param(req, "job");
-    request_offload(req, read_events, show_events, call);
+    if (!stream) {
+        request_offload(req, read_events, show_events, call);
+    } else if (read_last_event(req, &call->last_event) && request_may_stream(req)) {
+        request_offload(req, read_job, stream_events, call);
+    }
 }
 
 /* None are kept yet: the list is empty for a job that exists. */
@@ -448,6 +502,7 @@ static void job_cancelled(struct request *req, store_status status, const store_
     struct jobs_call *call = arg;
     if (status == STORE_OK) {
         jobs_cancel(request_server(req)->jobs, call->id);
+        jobs_changed(request_server(req)->jobs, call->id);
         reply_json(req, 200, view_of(req, &call->job));
     } else {
         reply_store_error(req, status, err);

@@ -292,6 +292,9 @@ static void sweep_parked(struct http *http, int64_t now)
     struct request *next = NULL;
     for (struct request *req = http->requests; req != NULL; req = next) {
         next = req->next;
+        if (req->stream != NULL) {
+            stream_sweep(req, now);
+        }
         if (!req->suspended) {
             continue;
         }
@@ -482,6 +485,7 @@ void http_get_stats(const struct http *http, struct http_stats *stats)
     stats->connections = http->n_conns;
     stats->requests = http->n_requests;
     stats->parked = http->n_parked;
+    stats->streams = http->n_streams;
 }
 
 /* ---- stopping ------------------------------------------------------------------------------------------------ */
@@ -496,6 +500,11 @@ void http_drain(struct server *server)
     int fd = MHD_quiesce_daemon(http->daemon);
     if (fd >= 0) {
         close(fd);
+    }
+    for (struct request *req = http->requests; req != NULL; req = req->next) {
+        if (req->stream != NULL) {
+            stream_end(req); /* its client comes back with the last id it has seen */
+        }
     }
     http_kick(http);
 }
@@ -531,6 +540,9 @@ static void release_parked(struct http *http)
     struct request *next = NULL;
     for (struct request *req = http->requests; req != NULL; req = next) {
         next = req->next;
+        if (req->stream != NULL) {
+            stream_end(req);
+        }
         if (req->suspended) {
             give_up(req, 503, "stopping", "the server stopped before the answer was ready");
         }

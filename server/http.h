@@ -101,6 +101,27 @@ void reply_no_memory(struct request *req); /* 503 */
 /* 503 with Retry-After: a queue named by its setting is full. */
 void reply_full(struct request *req, const char *setting, uint64_t limit);
 
+/* ---- streaming: an answer that lasts ------------------------------------------------------------------ */
+
+/* What a stream tells its writer, on the loop. `room`: some of what was written has been sent. `tick`:
+ * nothing was written for the setting event_ping. `closed`: the stream and its request are over; called
+ * once, nothing else after it. */
+struct stream_source {
+    void (*room)(void *arg);
+    void (*tick)(void *arg);
+    void (*closed)(void *arg);
+};
+/* False: there are as many streams as settings allow; replied 503 or 429. */
+bool request_may_stream(struct request *req);
+/* Answers 200 and keeps the answer open. False: replied otherwise, `source` will not be called. */
+bool reply_stream(struct request *req, const char *content_type, const struct stream_source *source,
+                  void *arg);
+/* Until `closed`. False: no room (setting stream_buffer), nothing was taken; an empty buffer takes
+ * anything. */
+bool stream_write(struct request *req, const char *data, size_t len);
+/* Ends the answer once what was written has been sent. */
+void stream_end(struct request *req);
+
 /* ---- parking --------------------------------------------------------------------------------------- */
 
 /* Parks the request before work is handed to another thread. `cancelled` (may be NULL) is called on
@@ -139,7 +160,7 @@ void http_free(struct http *http);
 const char *http_library(void); /* "libmicrohttpd 0.9.75" */
 
 struct http_stats {
-    size_t connections, requests, parked;
+    size_t connections, requests, parked, streams;
 };
 void http_get_stats(const struct http *http, struct http_stats *stats);
 

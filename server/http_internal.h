@@ -5,6 +5,7 @@
  *   admit.c         from the first byte to the handler: gate, endpoint, key, limits, body, JSON
  *   request.c       a request's life: memory, accessors, parking
  *   reply.c         answers
+ *   http_stream.c   answers that last
  *
  * Threads. All of it belongs to the loop thread.
  */
@@ -99,6 +100,8 @@ struct request {
     int status;
     struct MHD_Response *response;
     size_t reply_bytes;
+    struct stream *stream; /* of an answer that lasts, or NULL */
+    int64_t answered_us;   /* clock_us when a lasting answer began; else 0 */
     struct pair reply_headers[MAX_REPLY_HEADERS];
     size_t n_reply_headers;
 
@@ -138,13 +141,14 @@ struct http {
 
     struct conn *conns;
     struct request *requests;
-    size_t n_conns, n_requests, n_parked;
+    size_t n_conns, n_requests, n_parked, n_streams;
     size_t inflight;
     size_t body_bytes;
 
     struct histogram *durations; /* one an endpoint */
     struct counter *answers;     /* endpoints × statuses */
     struct counter rejected[8];
+    struct counter streams; /* begun */
 };
 
 /* Why a request was turned away, for mp2_rejected_total. */
@@ -177,11 +181,20 @@ struct request *request_new(struct http *http, struct conn *conn, const char *ta
 void request_detach(struct request *req);
 /* Answers a parked request from outside its handler (deadline, client gone, shutdown). */
 void request_give_up(struct request *req);
+/* It is not at work any more, though its answer may still be on its way. */
+void request_leave_inflight(struct request *req);
 /* Suspends or queues what the handler left behind. */
 enum MHD_Result request_settle(struct request *req);
 
 /* reply.c */
 enum MHD_Result reply_send(struct request *req);
 void reply_error(struct request *req, const struct error_view *view);
+/* Takes `response`: the first reply, with the usual headers. */
+void reply_with(struct request *req, int status, const char *content_type,
+                struct MHD_Response *response);
+
+/* http_stream.c */
+void stream_sweep(struct request *req, int64_t now);
+void stream_close(struct request *req);
 
 #endif

@@ -33,7 +33,8 @@ void http_count(struct request *req)
         column++;
     }
     counter_add(&req->http->answers[row * MAX_ANSWERS + column], 1);
-    histogram_add(&req->http->durations[row], (double)(clock_us() - req->started_us) / 1e6);
+    int64_t end = req->answered_us != 0 ? req->answered_us : clock_us();
+    histogram_add(&req->http->durations[row], (double)(end - req->started_us) / 1e6);
 }
 
 static const char *const api_names[] = {"native", "openai", "hf", "oip"};
@@ -65,7 +66,7 @@ static void write_requests(struct metrics_out *out, const struct http *http)
         }
     }
     metrics_family(out, "mp2_request_duration_seconds", "histogram",
-                   "From the request line to the end of the answer.");
+                   "From the request line to the end of the answer (of a stream: its beginning).");
     for (size_t row = 0; row <= endpoints_count; row++) {
         row_labels(row, labels, sizeof labels);
         if (atomic_load(&http->durations[row].sum_millionths) > 0) {
@@ -89,5 +90,8 @@ void http_write_metrics(struct metrics_out *out, void *arg)
     metrics_gauge(out, "mp2_parked", "Requests waiting for work elsewhere.",
                   (double)http->n_parked);
     metrics_gauge(out, "mp2_connections", "Open connections.", (double)http->n_conns);
+    metrics_gauge(out, "mp2_streams", "Event streams open now.", (double)http->n_streams);
+    metrics_counter(out, "mp2_streams_total", "Event streams begun.",
+                    (double)counter_value(&http->streams));
     metrics_gauge(out, "mp2_body_bytes", "Memory of request bodies.", (double)http->body_bytes);
 }

@@ -221,6 +221,9 @@ static void publication_done(struct storeq_op *op)
     if (op->status == STORE_OK && p->published == STORE_OK) {
         serve(p);
     }
+    if (op->status == STORE_OK) {
+        jobs_changed(p->jobs, p->id);
+    }
     pthread_mutex_lock(&p->jobs->lock);
     p->over = true;
     pthread_cond_broadcast(&p->jobs->wake);
@@ -343,6 +346,8 @@ static bool write_down(struct job_thread *thread, struct ending *end)
     if (status != STORE_OK) {
         log_event(LOG_ERROR, "job_end_lost", "%s: %s; the next start finds it", end->job->id,
                   err.text);
+    } else {
+        jobs_changed(thread->jobs, end->job->id);
     }
     return status == STORE_OK;
 }

@@ -99,8 +99,11 @@ static void send_report(struct running *r, const char *level, const char *type, 
         r->stop = JOB_LEASE_LOST;
     } else if (status != STORE_OK) {
         log_event(LOG_WARN, "job_report_lost", "%s: %s", r->job->id, err.text);
-    } else if (report.cancelled) {
-        r->stop = JOB_CANCEL;
+    } else {
+        r->stop = report.cancelled ? JOB_CANCEL : r->stop;
+        if (message != NULL) {
+            jobs_changed(r->thread->jobs, r->job->id);
+        }
     }
 }
 

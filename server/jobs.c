@@ -6,6 +6,7 @@
 #include "server/jobs_internal.h"
 
 #include "server/config.h"
+#include "server/jobstream.h"
 #include "server/log.h"
 #include "server/loop.h"
 
@@ -67,6 +68,11 @@ enum job_stop job_should_stop(struct job_thread *thread)
                                                   : JOB_GO_ON;
     pthread_mutex_unlock(&thread->jobs->lock);
     return stop;
+}
+
+void jobs_changed(struct jobs *jobs, const char *id)
+{
+    job_streams_changed(jobs->server->job_streams, id);
 }
 
 void jobs_active(struct jobs *jobs, int change)
@@ -142,6 +148,7 @@ static bool run_next(struct job_thread *thread)
         store_mem_free(claim.mem);
         return false;
     }
+    jobs_changed(thread->jobs, claim.job.id);
     set_job(thread, claim.job.id);
     histogram_add(&thread->jobs->waits,
                   (double)(claim.now > claim.job.created ? claim.now - claim.job.created : 0) /
@@ -243,6 +250,8 @@ static void write_metrics(struct metrics_out *out, void *arg)
                     (double)counter_value(&jobs->interrupted));
     metrics_counter(out, "mp2_train_tokens_total", "Tokens trained on.",
                     (double)counter_value(&jobs->trained_tokens));
+    metrics_counter(out, "mp2_job_events_streamed_total", "Events sent over event streams.",
+                    (double)job_streams_events(jobs->server->job_streams));
     metrics_family(out, "mp2_job_duration_seconds", "histogram", "Time a job ran.");
     metrics_histogram(out, "mp2_job_duration_seconds", NULL, &jobs->durations);
     metrics_family(out, "mp2_job_queue_seconds", "histogram", "Time a job waited.");
@@ -296,7 +305,8 @@ static bool start_thread(struct jobs *jobs, size_t i, char *why, size_t size)
 bool jobs_part_start(struct server *server, char *why, size_t size)
 {
     server->jobs = jobs_new(server);
-    if (server->jobs == NULL) {
+    server->job_streams = job_streams_new(server);
+    if (server->jobs == NULL || server->job_streams == NULL) {
         snprintf(why, size, "out of memory");
         return false;
     }

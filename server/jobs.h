@@ -5,7 +5,7 @@
  * job_attempts times; one that a shutdown cuts off goes back to the queue in order. The same spec,
  * seed and number of compute threads give the same route, so a repeated job ends where it would have.
  *
- * Threads.   jobs_poke, jobs_cancel, jobs_estimate: any. The part's functions: see server.h.
+ * Threads.   jobs_poke, jobs_cancel, jobs_changed, jobs_estimate: any. The part's functions: see server.h.
  */
 #ifndef SERVER_JOBS_H
 #define SERVER_JOBS_H
@@ -23,6 +23,8 @@ void jobs_part_stop(struct server *server);
 void jobs_poke(struct jobs *jobs);
 /* The tenant cancelled a running job (the store knows already): ends it within a step. */
 void jobs_cancel(struct jobs *jobs, const char *id);
+/* Its status or events changed, and the change is committed: wakes who watches it. */
+void jobs_changed(struct jobs *jobs, const char *id);
 /* When the running job `id` is expected to end, in ms since 1970; 0: not known. */
 int64_t jobs_estimate(struct jobs *jobs, const char *id);
 

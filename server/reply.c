@@ -70,6 +70,16 @@ static void add_headers(struct request *req, const char *content_type)
     }
 }
 
+void reply_with(struct request *req, int status, const char *content_type,
+                struct MHD_Response *response)
+{
+    req->replied = true;
+    req->status = status;
+    req->response = response;
+    req->answered_us = clock_us();
+    add_headers(req, content_type);
+}
+
 /* Takes `data` when release is not NULL, else copies. */
 static void make_reply(struct request *req, int status, const char *content_type, void *data,
                        size_t len, void (*release)(void *data))

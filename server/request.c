@@ -165,7 +165,7 @@ static void request_free(struct request *req)
     free(req);
 }
 
-static void leave_inflight(struct request *req)
+void request_leave_inflight(struct request *req)
 {
     if (req->counted) {
         req->counted = false;
@@ -178,7 +178,8 @@ static void leave_inflight(struct request *req)
 
 void request_detach(struct request *req)
 {
-    leave_inflight(req);
+    request_leave_inflight(req);
+    stream_close(req);
     if (req->conn != NULL) {
         req->conn->req = NULL;
         req->conn = NULL;
@@ -381,7 +382,7 @@ void request_give_up(struct request *req)
 {
     void (*cancelled)(struct request * req, void *arg) = req->cancelled;
     req->cancelled = NULL;
-    leave_inflight(req);
+    request_leave_inflight(req);
     wake(req);
     if (cancelled != NULL) {
         cancelled(req, req->cancelled_arg);

@@ -12,6 +12,7 @@
 #include "server/commands/commands.h"
 #include "server/config.h"
 #include "server/http.h"
+#include "server/jobstream.h"
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/metrics.h"
@@ -357,6 +358,7 @@ static void stop(struct running *run)
     storeq_stop(server->storeq);
     loop_free(server->loop); /* completions that came late end here */
     http_free(server->http);
+    job_streams_free(server->job_streams);
     eng_compute_stop(server->compute);
     eng_bank_free(server->bank);
     eng_model_free(server->model);

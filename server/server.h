@@ -25,6 +25,7 @@ struct http;
 struct registry;
 struct batcher;
 struct jobs;
+struct job_streams;
 
 struct server {
     const struct config *config;
@@ -44,6 +45,7 @@ struct server {
     struct registry *registry;
     struct batcher *batcher;
     struct jobs *jobs;
+    struct job_streams *job_streams; /* until the loop is freed */
 
     int64_t started_ms; /* wall clock */
     atomic_bool ready, draining;
