@@ -1,4 +1,4 @@
-/* cmd_bench.c: `mp2 bench gemm|forward|train`.
+/* cmd_bench.c: `mp2 bench gemm|forward|train|serve`.
  *
  * Every figure is stated beside the floor of the same run: the rate of multiply-adds in registers
  * ("peak") and the best rate of plain matrix products of the model's own shapes ("best gemm"). Times
@@ -6,15 +6,15 @@
  * is the sign to measure again.
  */
 #include "engine/engine.h"
+#include "server/commands/bench_figures.h"
+#include "server/commands/bench_serve.h"
 #include "server/commands/commands.h"
 
 #include <getopt.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #define MAX_RUNS 1000
 #define MAX_LENS 65536
@@ -22,17 +22,17 @@
 struct bench {
     const char *what, *shape, *kernel, *lens_file;
     size_t tokens, batch, threads, layers, batch_tokens;
+    size_t tasks, tenants, inflight, rounds; /* serve */
     double seconds;
-    bool json;
     eng_compute *compute;
     eng_model *model;
     eng_bank *bank;
     double peak, gemm; /* GFLOP/s */
-    json_t *report;
+    struct figures report;
 };
 
 static const char help[] =
-    "usage: mp2 bench gemm|forward|train [OPTIONS]\n\n"
+    "usage: mp2 bench gemm|forward|train|serve [OPTIONS]\n\n"
     "  --shape large|base|small|DIR  model shape (random weights), or a model directory [base]\n"
     "  --tokens T      tokens of a sequence [178]\n"
     "  --batch B       sequences of a batch [1]\n"
@@ -44,36 +44,18 @@ static const char help[] =
     "  --seconds S     time for each measurement [3]\n"
     "  --json          one JSON object on stdout\n\n"
     "gemm: rates of matrix products of the shape's sizes, for both kernels, beside the peak.\n"
-    "forward: one pass over B sequences of T tokens. train: one step of a route.\n";
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
+    "forward: one pass over B sequences of T tokens. train: one step of a route.\n"
+    "serve: registry and batcher of a model directory (default: the embedded model) under load,\n"
+    "rounds of one task and of random tasks in turn:\n\n"
+    "  --tasks N       tasks in the registry [1000]\n"
+    "  --tenants N     tenants that own them and ask [8]\n"
+    "  --inflight N    predictions inside at a time [64]\n"
+    "  --rounds N      rounds of each kind, of --seconds each [5]\n";
 
 static int engine_error(const eng_error *err)
 {
     fprintf(stderr, "mp2: %s%s%s\n", err->field, err->field[0] != '\0' ? ": " : "", err->text);
     return err->status == ENG_EIO || err->status == ENG_ENOTFOUND ? EXIT_NO_INPUT : EXIT_FAILED;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* One figure: a line for people, a number for programs. */
-static void figure(struct bench *b, const char *key, const char *format, double value)
-{
-    json_object_set_new(b->report, key, json_real(value));
-    if (!b->json) {
-        printf("  %-24s ", key);
-        printf(format, value);
-        putchar('\n');
-    }
 }
 
 /* ---- models ---- */
@@ -162,15 +144,15 @@ static int measure_gemm(struct bench *b, bool all_kernels)
             json_array_append_new(list, json_pack("{s:s,s:I,s:I,s:I,s:f}", "kernel", name, "m",
                                                   (json_int_t)rows, "n", (json_int_t)shape[i][0],
                                                   "k", (json_int_t)shape[i][1], "gflops", rate));
-            if (!b->json && all_kernels) {
+            if (!b->report.json && all_kernels) {
                 printf("  %-12s %5zu x %5zu x %5zu  %7.1f GFLOP/s  %5.1f %% of peak\n", name, rows,
                        shape[i][0], shape[i][1], rate, b->peak > 0 ? 100 * rate / b->peak : 0);
             }
         }
     }
-    json_object_set_new(b->report, "gemm", list);
-    figure(b, "peak_gflops", "%.1f GFLOP/s", b->peak);
-    figure(b, "best_gemm_gflops", "%.1f GFLOP/s", b->gemm);
+    json_object_set_new(b->report.object, "gemm", list);
+    figure(&b->report, "peak_gflops", "%.1f GFLOP/s", b->peak);
+    figure(&b->report, "best_gemm_gflops", "%.1f GFLOP/s", b->gemm);
     return EXIT_DONE;
 }
 
@@ -179,10 +161,10 @@ static int measure_gemm(struct bench *b, bool all_kernels)
 static void report_rates(struct bench *b, double flops, size_t tokens, double best)
 {
     double rate = flops / best * 1e-9;
-    figure(b, "gflops", "%.1f GFLOP/s", rate);
-    figure(b, "tokens_per_second", "%.0f", (double)tokens / best);
-    figure(b, "percent_of_best_gemm", "%.1f %%", b->gemm > 0 ? 100 * rate / b->gemm : 0);
-    figure(b, "percent_of_peak", "%.1f %%", b->peak > 0 ? 100 * rate / b->peak : 0);
+    figure(&b->report, "gflops", "%.1f GFLOP/s", rate);
+    figure(&b->report, "tokens_per_second", "%.0f", (double)tokens / best);
+    figure(&b->report, "percent_of_best_gemm", "%.1f %%", b->gemm > 0 ? 100 * rate / b->gemm : 0);
+    figure(&b->report, "percent_of_peak", "%.1f %%", b->peak > 0 ? 100 * rate / b->peak : 0);
 }
 
 /* Sequences in the order they run; a batch is as many of the next ones as fit. */
@@ -316,19 +298,19 @@ static eng_status pass_run(const struct bench *b, struct pass *p, eng_error *err
 static eng_status time_passes(const struct bench *b, struct pass *p, double *seconds, size_t *n,
                               eng_error *err)
 {
-    double end = now() + b->seconds;
+    double end = bench_now() + b->seconds;
     *n = 0;
-    for (size_t i = 0; i < MAX_RUNS + 1 && (i < 4 || now() < end); i++) {
-        double from = now();
+    for (size_t i = 0; i < MAX_RUNS + 1 && (i < 4 || bench_now() < end); i++) {
+        double from = bench_now();
         eng_status status = pass_run(b, p, err);
         if (status != ENG_OK) {
             return status;
         }
         if (i > 0) { /* the first touches the memory */
-            seconds[(*n)++] = now() - from;
+            seconds[(*n)++] = bench_now() - from;
         }
     }
-    qsort(seconds, *n, sizeof *seconds, by_size);
+    sort_values(seconds, *n);
     return ENG_OK;
 }
 
@@ -346,10 +328,10 @@ static int measure_forward(struct bench *b)
         pass_fini(&pass);
         return engine_error(&err);
     }
-    figure(b, "workspace_bytes", "%.0f", (double)eng_workspace_bytes(pass.workspace));
-    figure(b, "passes", "%.0f", (double)n);
-    figure(b, "best_ms", "%.3f ms", 1e3 * seconds[0]);
-    figure(b, "median_ms", "%.3f ms", 1e3 * seconds[n / 2]);
+    figure(&b->report, "workspace_bytes", "%.0f", (double)eng_workspace_bytes(pass.workspace));
+    figure(&b->report, "passes", "%.0f", (double)n);
+    figure(&b->report, "best_ms", "%.3f ms", 1e3 * seconds[0]);
+    figure(&b->report, "median_ms", "%.3f ms", 1e3 * seconds[n / 2]);
     report_rates(b, eng_forward_flops(b->model, pass.lens, pass.n), pass.total, seconds[0]);
     pass_fini(&pass);
     return EXIT_DONE;
@@ -365,7 +347,7 @@ static int measure_train(struct bench *b)
     if (status != ENG_OK) {
         return engine_error(&err);
     }
-    figure(b, "best_ms", "%.3f ms", 1e3 * seconds);
+    figure(&b->report, "best_ms", "%.3f ms", 1e3 * seconds);
     double flops = 2 * (double)b->batch * eng_forward_flops(b->model, &b->tokens, 1);
     report_rates(b, flops, b->tokens * b->batch, seconds);
     return EXIT_DONE;
@@ -381,14 +363,14 @@ static int measure(struct bench *b)
         return engine_error(&err);
     }
     const eng_compute_info *info = eng_compute_get_info(b->compute);
-    json_object_set_new(b->report, "bench", json_string(b->what));
-    json_object_set_new(b->report, "kernel", json_string(info->kernel));
-    json_object_set_new(b->report, "blas", json_string(info->blas));
-    if (!b->json) {
+    json_object_set_new(b->report.object, "bench", json_string(b->what));
+    json_object_set_new(b->report.object, "kernel", json_string(info->kernel));
+    json_object_set_new(b->report.object, "blas", json_string(info->blas));
+    if (!b->report.json) {
         printf("mp2 bench %s: %s, %zu x %zu tokens, %s, %s\n", b->what, b->shape, b->batch,
                b->tokens, info->kernel, info->blas);
     }
-    figure(b, "threads", "%.0f", (double)info->threads);
+    figure(&b->report, "threads", "%.0f", (double)info->threads);
     bool gemm_only = strcmp(b->what, "gemm") == 0;
     int code = measure_gemm(b, gemm_only);
     if (code == EXIT_DONE && strcmp(b->what, "forward") == 0) {
@@ -398,7 +380,7 @@ static int measure(struct bench *b)
     }
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) == 0) {
-        figure(b, "peak_memory_mib", "%.0f MiB", (double)usage.ru_maxrss / 1024);
+        figure(&b->report, "peak_memory_mib", "%.0f MiB", (double)usage.ru_maxrss / 1024);
     }
     return code;
 }
@@ -413,6 +395,10 @@ enum {
     OPT_BATCH_TOKENS,
     OPT_KERNEL,
     OPT_SECONDS,
+    OPT_TASKS,
+    OPT_TENANTS,
+    OPT_INFLIGHT,
+    OPT_ROUNDS,
     OPT_JSON
 };
 
@@ -425,6 +411,10 @@ static const struct option options[] = {{"shape", required_argument, NULL, OPT_S
                                         {"batch-tokens", required_argument, NULL, OPT_BATCH_TOKENS},
                                         {"kernel", required_argument, NULL, OPT_KERNEL},
                                         {"seconds", required_argument, NULL, OPT_SECONDS},
+                                        {"tasks", required_argument, NULL, OPT_TASKS},
+                                        {"tenants", required_argument, NULL, OPT_TENANTS},
+                                        {"inflight", required_argument, NULL, OPT_INFLIGHT},
+                                        {"rounds", required_argument, NULL, OPT_ROUNDS},
                                         {"json", no_argument, NULL, OPT_JSON},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
@@ -453,16 +443,67 @@ static bool parse_option(struct bench *b, int option)
         return true;
     case OPT_SECONDS:
         return arg_double("--seconds", optarg, 0.01, 600, &b->seconds);
+    case OPT_TASKS:
+        return arg_size("--tasks", optarg, 1, 10000000, &b->tasks);
+    case OPT_TENANTS:
+        return arg_size("--tenants", optarg, 1, 10000, &b->tenants);
+    case OPT_INFLIGHT:
+        return arg_size("--inflight", optarg, 1, 4096, &b->inflight);
+    case OPT_ROUNDS:
+        return arg_size("--rounds", optarg, 1, 64, &b->rounds);
     default:
-        b->json = true;
+        b->report.json = true;
         return true;
     }
 }
 
+static bool known(const char *what)
+{
+    return strcmp(what, "gemm") == 0 || strcmp(what, "forward") == 0 ||
+           strcmp(what, "train") == 0 || strcmp(what, "serve") == 0;
+}
+
+static int serve(const struct bench *b)
+{
+    const struct bench_serve_options asked = {.model = b->shape,
+                                              .threads = b->threads,
+                                              .tasks = b->tasks,
+                                              .tenants = b->tenants,
+                                              .inflight = b->inflight,
+                                              .rounds = b->rounds,
+                                              .seconds = b->seconds,
+                                              .json = b->report.json};
+    return bench_serve(&asked);
+}
+
+static int run(struct bench *b)
+{
+    if (strcmp(b->what, "serve") == 0) {
+        return serve(b);
+    }
+    b->shape = b->shape != NULL ? b->shape : "base";
+    b->report.object = json_object();
+    int code = measure(b);
+    if (code == EXIT_DONE) {
+        figures_print(&b->report);
+    }
+    json_decref(b->report.object);
+    eng_bank_free(b->bank);
+    eng_model_free(b->model);
+    eng_compute_stop(b->compute);
+    return code;
+}
+
 int cmd_bench(int argc, char **argv)
 {
-    struct bench b = {
-        .shape = "base", .tokens = 178, .batch = 1, .batch_tokens = 2048, .seconds = 3};
+    struct bench b = {.tokens = 178,
+                      .batch = 1,
+                      .batch_tokens = 2048,
+                      .tasks = 1000,
+                      .tenants = 8,
+                      .inflight = 64,
+                      .rounds = 5,
+                      .seconds = 3};
     int option = 0;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         if (option == 'h') {
@@ -473,21 +514,9 @@ int cmd_bench(int argc, char **argv)
             return EXIT_USAGE;
         }
     }
-    if (optind + 1 != argc ||
-        (strcmp(argv[optind], "gemm") != 0 && strcmp(argv[optind], "forward") != 0 &&
-         strcmp(argv[optind], "train") != 0)) {
-        return usage_error("bench wants one of gemm, forward, train");
+    if (optind + 1 != argc || !known(argv[optind])) {
+        return usage_error("bench wants one of gemm, forward, train, serve");
     }
     b.what = argv[optind];
-    b.report = json_object();
-    int code = measure(&b);
-    if (b.json && code == EXIT_DONE) {
-        json_dumpf(b.report, stdout, JSON_REAL_PRECISION(9) | JSON_INDENT(2));
-        putchar('\n');
-    }
-    json_decref(b.report);
-    eng_bank_free(b.bank);
-    eng_model_free(b.model);
-    eng_compute_stop(b.compute);
-    return code;
+    return run(&b);
 }

@@ -1,5 +1,8 @@
 /* test_bench.c: the benches run, and count what they say they count. No timing is judged here. */
 #include "engine/engine.h"
+#include "server/commands/bench_figures.h"
+#include "server/commands/bench_serve.h"
+#include "server/commands/commands.h"
 #include "tests/unit/test.h"
 
 static eng_compute *compute;
@@ -56,6 +59,32 @@ static void train(void)
     CHECK(eng_bench_train_step(compute, model, bank, SIZE_MAX, 2, &seconds, &err) == ENG_ELIMIT);
 }
 
+/* Every prediction of a small load comes back; more tasks than one are asked. Without a model: no input. */
+static void serve(void)
+{
+    struct bench_serve_options options = {.threads = 1,
+                                          .tasks = 10,
+                                          .tenants = 3,
+                                          .inflight = 4,
+                                          .rounds = 1,
+                                          .seconds = 0.05,
+                                          .json = true};
+    CHECK_INT(bench_serve(&options), EXIT_DONE);
+    options.model = "/nonexistent";
+    CHECK_INT(bench_serve(&options), EXIT_NO_INPUT);
+}
+
+static void quantiles(void)
+{
+    double values[] = {5, 1, 4, 2, 3};
+    sort_values(values, 5);
+    CHECK_NEAR(quantile(values, 5, 0.5), 3, 0);
+    CHECK_NEAR(quantile(values, 5, 0.99), 5, 0);
+    CHECK_NEAR(quantile(values, 5, 1), 5, 0);
+    CHECK_NEAR(quantile(values, 5, 0), 1, 0);
+    CHECK_NEAR(quantile(values, 0, 0.5), 0, 0);
+}
+
 int main(void)
 {
     TESTS_BEGIN;
@@ -66,6 +95,8 @@ int main(void)
     RUN(gemm);
     RUN(flops);
     RUN(train);
+    RUN(serve);
+    RUN(quantiles);
     eng_bank_free(bank);
     eng_model_free(model);
     eng_compute_stop(compute);
