@@ -221,7 +221,7 @@ static bool check_key(struct request *req)
 static bool check_room(struct request *req)
 {
     struct http *http = req->http;
-    struct auth_tenant *tenant = req->who.tenant;
+    struct quota_excess excess;
     if (req->endpoint->scopes == 0) {
         return true;
     }
@@ -234,18 +234,13 @@ static bool check_room(struct request *req)
         reply_full(req, "max_inflight", http->server->config->max_inflight);
         return false;
     }
-    if (tenant != NULL && tenant->max_inflight > 0 && tenant->inflight >= tenant->max_inflight) {
-        counter_add(&http->rejected[REJECT_FULL], 1);
-        reply_problem(req, 429, "tenant_full", NULL,
-                      "%" PRIu64 " requests of this tenant are at work already (its max_inflight)",
-                      tenant->max_inflight);
+    struct quota_party party = request_party(req);
+    if (!quota_enter(&party, req->started_us, &excess)) {
+        reply_quota(req, &excess);
         return false;
     }
     req->counted = true;
     http->inflight++;
-    if (tenant != NULL) {
-        tenant->inflight++;
-    }
     return true;
 }
 
@@ -321,16 +316,38 @@ static void take_request_line(struct request *req, const char *method, const cha
     if (id != NULL && gate_request_id(id)) {
         snprintf(req->id, sizeof req->id, "%s", id);
     }
+    trace_answer(request_header(req, "traceparent"), req->trace);
     req->head = strcmp(method, "HEAD") == 0;
     req->method = req->head ? "GET" : request_printf(req, "%s", method);
     snprintf(req->version, sizeof req->version, "%s", version);
     split_target(req);
 }
 
+/* X-Request-Timeout: seconds. */
+static bool check_timeout(struct request *req)
+{
+    const char *text = request_header(req, "X-Request-Timeout");
+    char *end = NULL;
+    if (text == NULL) {
+        return true;
+    }
+    bool plain = text[0] >= '0' && text[0] <= '9' && strlen(text) <= 16 &&
+                 strspn(text, "0123456789.") == strlen(text);
+    double seconds = plain ? strtod(text, &end) : 0;
+    if (!plain || *end != '\0' || seconds < 0.001) {
+        reply_problem(req, 400, "invalid_header", NULL,
+                      "X-Request-Timeout is a number of seconds above 0, such as 2.5");
+        return false;
+    }
+    req->asked_ms = (int64_t)(seconds < 1e6 ? seconds * 1e3 : 1e9);
+    return true;
+}
+
 /* True: the answer is made already. */
 static bool decide(struct request *req)
 {
-    if (!check_endpoint(req) || !check_key(req) || !check_room(req) || !check_body(req)) {
+    if (!check_endpoint(req) || !check_key(req) || !check_timeout(req) || !check_room(req) ||
+        !check_body(req)) {
         return true;
     }
     if (req->endpoint->body == BODY_STREAM) {
@@ -453,6 +470,8 @@ static void handle(struct request *req)
     enum body_kind kind = req->endpoint->body;
     if (req->http->stopping) {
         reply_problem(req, 503, "stopping", NULL, "the server stopped before this was begun");
+    } else if (clock_ms() >= req->deadline) {
+        reply_late(req);
     } else if (kind != BODY_JSON && kind != BODY_JSON_OPTIONAL) {
         req->endpoint->handle(req);
     } else if (req->body_len == 0 && kind == BODY_JSON_OPTIONAL) {
@@ -482,7 +501,7 @@ enum MHD_Result admit_call(struct request *req, const char *url, const char *met
     if (req->state == REQUEST_READING) {
         req->state = REQUEST_ADMITTED;
         req->conn->deadline = INT64_MAX;
-        req->deadline = clock_ms() + req->http->server->config->request_timeout;
+        request_set_deadline(req, req->http->server->config->request_timeout);
         handle(req);
         return request_settle(req);
     }

@@ -115,6 +115,7 @@ static void answer(struct request *req, struct ask *ask)
 static void finish(struct request *req, void *arg)
 {
     struct ask *ask = arg;
+    request_settle_tokens(req, ask->taken, ask->prediction.tokens);
     if (request_is_over(req)) {
         return;
     }
@@ -131,8 +132,7 @@ static void finish(struct request *req, void *arg)
         reply_failed(req, ask);
         break;
     case PREDICTION_LATE:
-        reply_problem(req, 504, "deadline", NULL,
-                      "the time for this request was over before its turn came");
+        reply_late(req);
         break;
     case PREDICTION_CANCELLED:
     case PREDICTION_STOPPED:
@@ -189,9 +189,14 @@ void ask_send(struct ask *ask)
                                           .bytes = bytes_of(ask->inputs),
                                           .n_best = ask->top_k,
                                           .max_answer = ask->max_answer,
+                                          .deadline_us = request_deadline_us(req),
                                           .prepare = ask_prepare,
                                           .done = on_done,
                                           .arg = ask};
+    ask->taken = batcher_estimate(request_server(req)->batcher, &ask->prediction);
+    if (!request_take_tokens(req, ask->taken)) {
+        return;
+    }
     request_park(req, on_cancelled, ask);
     ask->verdict = batcher_submit(request_server(req)->batcher, &ask->prediction);
     if (ask->verdict != FAIR_ADMITTED) {

@@ -37,6 +37,7 @@ struct ask {
      * and nothing else. */
     void (*write)(const struct ask *ask, struct text_out *out);
 
+    uint64_t taken; /* tokens counted against the quotas: an estimate until it ends */
     enum fair_verdict verdict;
     struct problems *problems; /* of the inputs, or NULL */
     struct text_out out;

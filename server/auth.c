@@ -17,6 +17,7 @@ struct key_entry {
     struct auth_tenant *tenant;
     uint32_t scopes;
     int64_t expires;
+    struct auth_key_quota *quota; /* NULL: none of its own */
 };
 
 struct slot {
@@ -162,16 +163,12 @@ struct auth_tenant *auth_tenant(struct auth *auth, int64_t id)
 static void read_settings(struct auth_tenant *tenant, const char *text)
 {
     tenant->weight = 1;
-    tenant->max_inflight = 0;
     json_t *settings = text != NULL ? json_loads(text, 0, NULL) : NULL;
     double weight = json_number_value(json_object_get(settings, "weight"));
-    json_int_t inflight = json_integer_value(json_object_get(settings, "max_inflight"));
     if (weight > 0) {
         tenant->weight = weight;
     }
-    if (inflight > 0) {
-        tenant->max_inflight = (uint64_t)inflight;
-    }
+    quota_load(&tenant->quota, settings);
     json_decref(settings);
 }
 
@@ -186,6 +183,7 @@ static struct auth_tenant *add_tenant(struct auth *auth, const store_tenant *giv
     }
     tenant->id = given->id;
     tenant->name = name;
+    quota_account_init(&tenant->quota);
     map_insert(&auth->tenants, (uint64_t)given->id, tenant);
     return tenant;
 }
@@ -203,6 +201,39 @@ bool auth_put_tenant(struct auth *auth, const store_tenant *given)
     return tenant != NULL;
 }
 
+static void give_quota(struct auth_key_quota *quota)
+{
+    if (quota != NULL && --quota->refs == 0) {
+        free(quota);
+    }
+}
+
+static bool read_key_settings(struct key_entry *entry, const char *text)
+{
+    json_t *settings = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    bool has_any = json_object_size(json_object_get(settings, "quotas")) > 0;
+    if (entry->quota == NULL && has_any) {
+        entry->quota = calloc(1, sizeof *entry->quota);
+        if (entry->quota == NULL) {
+            json_decref(settings);
+            return false;
+        }
+        entry->quota->refs = 1;
+        quota_account_init(&entry->quota->account);
+    }
+    if (entry->quota != NULL) {
+        quota_load(&entry->quota->account, settings);
+    }
+    json_decref(settings);
+    return true;
+}
+
+bool auth_set_key(struct auth *auth, const char *id, const char *settings)
+{
+    struct key_entry *entry = find_id(auth, id);
+    return entry == NULL || read_key_settings(entry, settings);
+}
+
 bool auth_put_key(struct auth *auth, const store_key *key)
 {
     if (key->revoked != 0 || find_id(auth, key->id) != NULL) {
@@ -210,8 +241,9 @@ bool auth_put_key(struct auth *auth, const store_key *key)
     }
     struct auth_tenant *tenant = auth_tenant(auth, key->tenant);
     struct key_entry *entry = calloc(1, sizeof *entry);
-    if (tenant == NULL || entry == NULL || !map_reserve(&auth->by_hash) ||
-        !map_reserve(&auth->by_id)) {
+    if (tenant == NULL || entry == NULL || !read_key_settings(entry, key->settings) ||
+        !map_reserve(&auth->by_hash) || !map_reserve(&auth->by_id)) {
+        give_quota(entry != NULL ? entry->quota : NULL);
         free(entry);
         return false;
     }
@@ -231,6 +263,7 @@ void auth_drop_key(struct auth *auth, const char *id)
     if (entry != NULL) {
         map_remove(&auth->by_hash, hash_prefix(entry->hash), entry);
         map_remove(&auth->by_id, hash_id(entry->id), entry);
+        give_quota(entry->quota);
         free(entry);
     }
 }
@@ -285,6 +318,10 @@ void auth_free(struct auth *auth)
             free(tenant->name);
         }
     }
+    for (size_t i = 0; i < auth->by_id.room; i++) {
+        struct key_entry *entry = auth->by_id.slots[i].value;
+        give_quota(entry != NULL ? entry->quota : NULL);
+    }
     free_map(&auth->tenants, true);
     free_map(&auth->by_id, false);
     free_map(&auth->by_hash, true);
@@ -326,7 +363,17 @@ const char *auth_check(struct auth *auth, const char *header, int64_t now,
     who->tenant = entry->tenant;
     memcpy(who->key_id, entry->id, sizeof who->key_id);
     who->scopes = entry->scopes;
+    who->key_quota = entry->quota;
+    if (who->key_quota != NULL) {
+        who->key_quota->refs++;
+    }
     return NULL;
+}
+
+void auth_leave(struct auth_identity *who)
+{
+    give_quota(who->key_quota);
+    who->key_quota = NULL;
 }
 
 void auth_make_key(char key[AUTH_KEY_CHARS + 1], char id[AUTH_KEY_ID_CHARS + 1],

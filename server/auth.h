@@ -12,6 +12,7 @@
 #ifndef SERVER_AUTH_H
 #define SERVER_AUTH_H
 
+#include "server/quota.h"
 #include "store/store.h"
 
 #include <stdbool.h>
@@ -25,15 +26,21 @@ struct auth_tenant {
     int64_t id;
     char *name;
     bool disabled;
-    double weight;         /* share of service; setting "weight" of the tenant, 1 */
-    uint64_t max_inflight; /* setting "max_inflight" of the tenant; 0: no limit of its own */
-    uint64_t inflight;     /* requests at work */
+    double weight; /* share of service; setting "weight" of the tenant, 1 */
+    struct quota_account quota;
+};
+
+/* What a key with limits of its own has used. Counted: a request that is at work keeps it. */
+struct auth_key_quota {
+    struct quota_account account;
+    size_t refs;
 };
 
 struct auth_identity {
     struct auth_tenant *tenant;
     char key_id[AUTH_KEY_ID_CHARS + 1];
     uint32_t scopes;
+    struct auth_key_quota *key_quota; /* NULL: the key has no limits of its own. Counted */
 };
 
 struct auth;
@@ -44,14 +51,17 @@ void auth_free(struct auth *auth);
 size_t auth_key_count(const struct auth *auth);
 size_t auth_tenant_count(const struct auth *auth);
 
-/* `header`: the value of Authorization, or NULL. NULL: let in, *who is filled. Otherwise a sentence for
- * the 401, a static string. now: wall_ms. */
+/* `header`: the value of Authorization, or NULL. NULL: let in, *who is filled: end it with auth_leave.
+ * Otherwise a sentence for the 401, a static string. now: wall_ms. */
 const char *auth_check(struct auth *auth, const char *header, int64_t now,
                        struct auth_identity *who);
+void auth_leave(struct auth_identity *who);
 
 /* After the write was committed. False: out of memory. */
 bool auth_put_tenant(struct auth *auth, const store_tenant *tenant);
 bool auth_put_key(struct auth *auth, const store_key *key);
+/* The limits of a key that is in force; `settings`: JSON text or NULL. */
+bool auth_set_key(struct auth *auth, const char *id, const char *settings);
 void auth_drop_key(struct auth *auth, const char *id);
 struct auth_tenant *auth_tenant(struct auth *auth, int64_t id); /* NULL: none */
 

@@ -99,7 +99,7 @@ static void call_done(struct prediction *finished)
 /* ---- entering and leaving ------------------------------------------------------------------ */
 
 /* Before encoding only the bytes are known: three make a token, beside some for the template. */
-static uint64_t estimate_tokens(const struct batcher *b, const struct prediction *p)
+uint64_t batcher_estimate(const struct batcher *b, const struct prediction *p)
 {
     uint64_t most = (uint64_t)p->n * eng_model_get_info(b->options.model)->positions;
     uint64_t likely = p->bytes / 3 + (uint64_t)p->n * 48;
@@ -111,7 +111,7 @@ enum fair_verdict batcher_submit(struct batcher *b, struct prediction *p)
     if (!prediction_alloc(p)) {
         return FAIR_NOMEM;
     }
-    p->load = (struct fair_load){1, estimate_tokens(b, p), p->bytes};
+    p->load = (struct fair_load){1, batcher_estimate(b, p), p->bytes};
     p->submitted_us = clock_us();
     p->failed_input = SIZE_MAX;
     pthread_mutex_lock(&b->lock);

@@ -101,6 +101,8 @@ ENG_MUST_CHECK eng_status batcher_start(const struct batcher_options *options, s
 /* Ends what is inside as PREDICTION_STOPPED (done is called), returns when the threads have ended. */
 void batcher_stop(struct batcher *batcher);
 
+/* Its tokens, roughly, from `n` and `bytes`: what the bounds count. Never more than really possible. */
+uint64_t batcher_estimate(const struct batcher *batcher, const struct prediction *prediction);
 /* FAIR_ADMITTED: taken, done will be called. Otherwise nothing was taken. */
 enum fair_verdict batcher_submit(struct batcher *batcher, struct prediction *prediction);
 /* Drops it as soon as nothing computes with it; it then ends as PREDICTION_CANCELLED, perhaps inside

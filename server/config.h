@@ -80,7 +80,16 @@
     X(count, job_attempts, "3", 1, 100, "times a job is started when crashes cut it off")          \
     X(time, job_lease, "60s", 1000, 3600000,                                                       \
       "how long a running job counts as alive without a sign of life")                             \
-    X(count, max_queued_jobs, "100", 1, 1000000, "jobs of one tenant that wait or run")            \
+    X(count, max_queued_jobs, "100", 1, 1000000, "jobs of one tenant that wait")                   \
+    X(count, tenant_requests_per_minute, "0", 0, 1000000000,                                       \
+      "requests of a tenant; 0: no limit. A tenant may have limits of its own (quotas)")           \
+    X(count, tenant_tokens_per_minute, "0", 0, 1000000000000,                                      \
+      "tokens a tenant has computed; 0: no limit")                                                 \
+    X(count, tenant_concurrent, "0", 0, 1000000, "requests of a tenant at work; 0: no limit")      \
+    X(count, tenant_stored_examples, "1000000", 0, 1000000000000,                                  \
+      "rows in all files of a tenant; 0: no limit")                                                \
+    X(count, tenant_running_jobs, "0", 0, 1000000,                                                 \
+      "jobs of a tenant that run at once; 0: no limit")                                            \
     X(count, max_tenants, "100000", 1, 10000000, "tenants of this server")                         \
     X(count, max_keys, "1000000", 1, 100000000, "keys of this server")
 

@@ -52,6 +52,7 @@ const struct endpoint endpoints[] = {
     {"PATCH", "/v1/admin/tenants/{tenant}", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "tenants", ep_tenant_update, NULL},
     {"GET", "/v1/admin/tenants/{tenant}/keys", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_keys_list, NULL},
     {"POST", "/v1/admin/tenants/{tenant}/keys", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "keys", ep_keys_create, NULL},
+    {"PATCH", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "keys", ep_key_update, NULL},
     {"DELETE", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_key_revoke, NULL},
 
     {"POST", "/v1/files", ADAPT, BODY_STREAM, LIMIT_FILE, API_OPENAI, "files", ep_files_create, &upload_sink},

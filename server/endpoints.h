@@ -109,6 +109,7 @@ void ep_tenant_get(struct request *req);
 void ep_tenant_update(struct request *req);
 void ep_keys_list(struct request *req);
 void ep_keys_create(struct request *req);
+void ep_key_update(struct request *req);
 void ep_key_revoke(struct request *req);
 void ep_me(struct request *req);
 

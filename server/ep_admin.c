@@ -32,8 +32,10 @@ struct admin_call {
     bool has_more;
     char secret[AUTH_KEY_CHARS + 1], key_id[AUTH_KEY_ID_CHARS + 1];
     bool set_disabled;
-    double weight;         /* < 0: not given */
-    uint64_t max_inflight; /* UINT64_MAX: not given */
+    double weight; /* < 0: not given */
+    uint64_t quotas[QUOTA_KINDS];
+    bool set_quota[QUOTA_KINDS];
+    int64_t counts[QUOTA_KINDS]; /* /v1/me: what the database counts */
     int64_t now;
 };
 
@@ -58,7 +60,6 @@ static struct admin_call *new_call(struct request *req)
     call->mem = mem;
     call->tenant_name = request_param(req, "tenant");
     call->weight = -1;
-    call->max_inflight = UINT64_MAX;
     call->now = wall_ms();
     request_set_data(req, call, release_call);
     return call;
@@ -77,14 +78,26 @@ static bool read_page(struct request *req, struct admin_call *call)
 
 /* ---- views ---------------------------------------------------------------------------------------- */
 
+/* {"quotas": …} of stored settings; empty when there are none. */
+static json_t *quotas_of(const char *settings)
+{
+    json_t *all = settings != NULL ? json_loads(settings, 0, NULL) : NULL;
+    json_t *quotas = json_incref(json_object_get(all, "quotas"));
+    json_decref(all);
+    return quotas != NULL ? quotas : json_object();
+}
+
 static json_t *tenant_view(const store_tenant *tenant)
 {
     json_t *settings = tenant->settings != NULL ? json_loads(tenant->settings, 0, NULL) : NULL;
+    double weight = json_number_value(json_object_get(settings, "weight"));
     json_t *view = json_object();
     bool ok = json_put(view, "object", json_string("tenant")) &&
               json_put(view, "name", json_string(tenant->name)) &&
               json_put(view, "created_at", json_seconds(tenant->created)) &&
               json_put(view, "disabled", json_boolean(tenant->disabled != 0)) &&
+              json_put(view, "weight", json_real(weight > 0 ? weight : 1)) &&
+              json_put(view, "quotas", quotas_of(tenant->settings)) &&
               json_put(view, "settings", settings != NULL ? json_incref(settings) : json_object());
     json_decref(settings);
     if (!ok) {
@@ -113,6 +126,7 @@ static json_t *key_view(const store_key *key, const char *tenant_name)
               json_put(view, "tenant", json_string(tenant_name)) &&
               json_put(view, "label", json_text_or_null(key->label)) &&
               json_put(view, "scopes", scope_list(key->scopes)) &&
+              json_put(view, "quotas", quotas_of(key->settings)) &&
               json_put(view, "created_at", json_seconds(key->created)) &&
               json_put(view, "expires_at", json_seconds(key->expires)) &&
               json_put(view, "revoked_at", json_seconds(key->revoked));
@@ -201,12 +215,11 @@ void ep_tenant_get(struct request *req)
     }
 }
 
-/* Weight and max_inflight of a body; false: problems. */
+/* Weight and quotas of a body. */
 static void read_settings(const json_t *body, struct admin_call *call, struct problems *problems)
 {
     json_get_double(body, "#", "weight", JSON_OPTIONAL_FIELD, 0.01, 1000, &call->weight, problems);
-    json_get_u64(body, "#", "max_inflight", JSON_OPTIONAL_FIELD, 0, 1000000, &call->max_inflight,
-                 problems);
+    quota_read(body, QUOTA_KINDS, call->quotas, call->set_quota, problems);
 }
 
 /* The stored settings with what the body changes, as JSON text in the call's arena. */
@@ -218,9 +231,7 @@ static const char *merge_settings(struct request *req, const char *old,
     if (ok && call->weight >= 0) {
         ok = json_put(settings, "weight", json_real(call->weight));
     }
-    if (ok && call->max_inflight != UINT64_MAX) {
-        ok = json_put(settings, "max_inflight", json_integer((json_int_t)call->max_inflight));
-    }
+    ok = ok && quota_merge(settings, call->quotas, call->set_quota);
     size_t len = 0;
     char *text = ok ? json_text(settings, &len) : NULL;
     char *copy = text != NULL ? request_printf(req, "%s", text) : NULL;
@@ -269,7 +280,7 @@ static void tenant_stored(struct request *req, store_status status, const store_
 
 void ep_tenants_create(struct request *req)
 {
-    static const char *const known[] = {"name", "weight", "max_inflight", NULL};
+    static const char *const known[] = {"name", "weight", "quotas", NULL};
     struct problems problems = {0};
     const json_t *body = request_json(req);
     const struct server *server = request_server(req);
@@ -335,7 +346,7 @@ static void tenant_changed(struct request *req, store_status status, const store
 
 void ep_tenant_update(struct request *req)
 {
-    static const char *const known[] = {"disabled", "weight", "max_inflight", NULL};
+    static const char *const known[] = {"disabled", "weight", "quotas", NULL};
     struct problems problems = {0};
     const json_t *body = request_json(req);
     struct admin_call *call = new_call(req);
@@ -460,7 +471,7 @@ static void read_expiry(const json_t *body, struct admin_call *call, struct prob
 
 void ep_keys_create(struct request *req)
 {
-    static const char *const known[] = {"scopes", "label", "expires_in", NULL};
+    static const char *const known[] = {"scopes", "label", "expires_in", "quotas", NULL};
     struct problems problems = {0};
     const json_t *body = request_json(req);
     const struct server *server = request_server(req);
@@ -473,6 +484,7 @@ void ep_keys_create(struct request *req)
     read_expiry(body, call, &problems);
     json_get_string(body, "#", "label", JSON_OPTIONAL_FIELD, 0, MAX_LABEL, &call->key.label,
                     &problems);
+    quota_read(body, QUOTA_KEY_KINDS, call->quotas, call->set_quota, &problems);
     if (auth_key_count(server->auth) >= server->config->max_keys) {
         problem_add(&problems, "#", NULL, "there are %zu keys already (setting max_keys)",
                     auth_key_count(server->auth));
@@ -481,10 +493,73 @@ void ep_keys_create(struct request *req)
         reply_problems(req, &problems);
         return;
     }
+    call->key.settings = merge_settings(req, NULL, call);
+    if (call->key.settings == NULL) {
+        reply_no_memory(req);
+        return;
+    }
     auth_make_key(call->secret, call->key_id, call->key.hash);
     call->key.id = call->key_id;
     call->key.created = call->now;
     request_store(req, create_key, false, key_created, call);
+}
+
+/* Read, merge and write in one operation, as for tenants. */
+static store_status change_key(store *s, void *arg, store_error *err)
+{
+    struct admin_call *call = ((struct tenant_change *)arg)->call;
+    const char *id = call->key.id, *label = call->key.label;
+    store_status status = store_tenant_find(s, call->tenant_name, call->mem, &call->tenant, err);
+    if (status == STORE_OK) {
+        status = store_key_get(s, call->tenant.id, id, call->mem, &call->key, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    call->key.label = label != NULL ? label : call->key.label;
+    call->key.settings =
+        merge_settings(((struct tenant_change *)arg)->req, call->key.settings, call);
+    if (call->key.settings == NULL) {
+        return STORE_ENOMEM;
+    }
+    return store_key_update(s, call->tenant.id, id, label, call->key.settings, err);
+}
+
+static void key_changed(struct request *req, store_status status, const store_error *err, void *arg)
+{
+    struct admin_call *call = ((struct tenant_change *)arg)->call;
+    if (status != STORE_OK) {
+        reply_store_error(req, status, err);
+    } else if (!auth_set_key(request_server(req)->auth, call->key.id, call->key.settings)) {
+        reply_no_memory(req);
+    } else {
+        log_change(req, "key_changed", call->tenant.name, call->key.id);
+        reply_json(req, 200, key_view(&call->key, call->tenant.name));
+    }
+}
+
+void ep_key_update(struct request *req)
+{
+    static const char *const known[] = {"label", "quotas", NULL};
+    struct problems problems = {0};
+    const json_t *body = request_json(req);
+    struct admin_call *call = new_call(req);
+    struct tenant_change *change = request_alloc(req, sizeof *change);
+    if (call == NULL || change == NULL) {
+        reply_no_memory(req);
+        return;
+    }
+    json_only(body, "#", known, &problems);
+    json_get_string(body, "#", "label", JSON_OPTIONAL_FIELD, 1, MAX_LABEL, &call->key.label,
+                    &problems);
+    quota_read(body, QUOTA_KEY_KINDS, call->quotas, call->set_quota, &problems);
+    if (problems.count > 0) {
+        reply_problems(req, &problems);
+        return;
+    }
+    call->key.id = request_param(req, "key");
+    *change = (struct tenant_change){call, req};
+    request_store(req, change_key, false, key_changed, change);
 }
 
 static store_status revoke_key(store *s, void *arg, store_error *err)
@@ -521,13 +596,45 @@ void ep_key_revoke(struct request *req)
 
 /* ---- who am I ------------------------------------------------------------------------------------------ */
 
+static void count_stored(void *arg, store *reader)
+{
+    struct admin_call *call = arg;
+    int64_t jobs[STORE_JOB_STATUSES];
+    if (!have_reader(call, reader)) {
+        return;
+    }
+    call->status = store_job_counts(reader, call->tenant.id, jobs, &call->err);
+    if (call->status == STORE_OK) {
+        call->counts[QUOTA_RUNNING] = jobs[STORE_JOB_RUNNING];
+        call->counts[QUOTA_QUEUED] =
+            jobs[STORE_JOB_QUEUED] + jobs[STORE_JOB_VALIDATING] + jobs[STORE_JOB_PAUSED];
+        call->status =
+            store_file_rows(reader, call->tenant.id, &call->counts[QUOTA_EXAMPLES], &call->err);
+    }
+}
+
+static void show_me(struct request *req, void *arg)
+{
+    struct admin_call *call = arg;
+    const struct auth_tenant *tenant = auth_tenant(request_server(req)->auth, call->tenant.id);
+    if (call->status != STORE_OK) {
+        reply_store_error(req, call->status, &call->err);
+        return;
+    }
+    reply_json(req, 200,
+               json_pack("{s:s, s:{s:s, s:f}, s:{s:s, s:o, s:o}, s:{s:I}, s:o}", "object", "me",
+                         "tenant", "name", tenant->name, "weight", tenant->weight, "key", "id",
+                         request_key_id(req), "scopes", scope_list(request_scopes(req)), "quotas",
+                         request_quotas_json(req, true, NULL), "now", "inflight",
+                         (json_int_t)tenant->quota.inflight, "quotas",
+                         request_quotas_json(req, false, call->counts)));
+}
+
 void ep_me(struct request *req)
 {
-    const struct auth_tenant *tenant = auth_tenant(request_server(req)->auth, request_tenant(req));
-    reply_json(req, 200,
-               json_pack("{s:s, s:{s:s, s:f, s:I}, s:{s:s, s:o}, s:{s:I}}", "object", "me",
-                         "tenant", "name", tenant->name, "weight", tenant->weight, "max_inflight",
-                         (json_int_t)tenant->max_inflight, "key", "id", request_key_id(req),
-                         "scopes", scope_list(request_scopes(req)), "now", "inflight",
-                         (json_int_t)tenant->inflight));
+    struct admin_call *call = new_call(req);
+    if (call != NULL) {
+        call->tenant.id = request_tenant(req);
+        request_offload(req, count_stored, show_me, call);
+    }
 }

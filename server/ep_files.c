@@ -46,6 +46,9 @@ struct upload {
     unsigned char sha256[crypto_hash_sha256_BYTES];
     char id[OBJECT_ID_SIZE];
     int64_t now;
+    uint64_t rows, most_rows; /* of this file, and of all (quota stored_examples; 0: no limit) */
+    int64_t stored_rows;
+    bool over_quota;
 };
 
 /* ---- receiving ------------------------------------------------------------------------------ */
@@ -247,6 +250,7 @@ static void judge_upload(void *arg, store *reader)
     if (upload->parsed != ENG_OK) {
         return;
     }
+    upload->rows = eng_dataset_get_info(set)->rows;
     upload->details = describe(upload, set);
     upload->details_text = upload->details != NULL ? json_text(upload->details, &len) : NULL;
     if (upload->details_text == NULL) {
@@ -313,6 +317,7 @@ static store_file row_of(const struct upload *upload)
                        .status = "processed",
                        .details = upload->details_text,
                        .bytes = (int64_t)upload->len,
+                       .rows = (int64_t)upload->rows,
                        .created = upload->now};
     memcpy(file.sha256, upload->sha256, sizeof file.sha256);
     return file;
@@ -320,8 +325,17 @@ static store_file row_of(const struct upload *upload)
 
 static store_status store_upload(store *s, void *arg, store_error *err)
 {
-    const struct upload *upload = arg;
+    struct upload *upload = arg;
     store_file file = row_of(upload);
+    store_status status = STORE_OK;
+    if (upload->most_rows > 0) {
+        status = store_file_rows(s, file.tenant, &upload->stored_rows, err);
+        uint64_t stored = (uint64_t)upload->stored_rows;
+        upload->over_quota = status == STORE_OK && stored + upload->rows > upload->most_rows;
+    }
+    if (status != STORE_OK || upload->over_quota) {
+        return status == STORE_OK ? STORE_ELIMIT : status;
+    }
     return store_file_create(s, &file, (store_blob){upload->bytes, upload->len}, err);
 }
 
@@ -329,6 +343,12 @@ static void upload_stored(struct request *req, store_status status, const store_
                           void *arg)
 {
     const struct upload *upload = arg;
+    if (upload->over_quota) {
+        struct quota_excess excess = quota_counted(QUOTA_EXAMPLES, upload->most_rows,
+                                                   (uint64_t)upload->stored_rows, upload->rows);
+        reply_quota(req, &excess);
+        return;
+    }
     if (status != STORE_OK) {
         reply_store_error(req, status, err);
         return;
@@ -370,6 +390,7 @@ static void upload_judged(struct request *req, void *arg)
     } else if (!request_is_over(req)) {
         object_id(upload->id, "file-");
         upload->now = wall_ms();
+        upload->most_rows = request_quota(req, QUOTA_EXAMPLES);
         request_store(req, store_upload, upload->len > ALONE_BYTES, upload_stored, upload);
     }
 }

@@ -46,7 +46,10 @@ struct jobs_call {
     char *metadata_text;
     char new_id[OBJECT_ID_SIZE];
     char task_name[REG_MAX_NAME + 1];
-    bool is_retry, found_first, over_quota;
+    bool is_retry, found_first;
+    uint64_t most_waiting; /* quota queued_jobs; 0: none */
+    int64_t waiting;
+    bool over_quota;
 };
 
 static void release_call(void *data)
@@ -114,10 +117,9 @@ static store_status create_job(store *s, void *arg, store_error *err)
     if (status != STORE_OK) {
         return status;
     }
-    uint64_t most = request_server(call->req)->config->max_queued_jobs;
-    int64_t open = counts[STORE_JOB_QUEUED] + counts[STORE_JOB_RUNNING] +
-                   counts[STORE_JOB_VALIDATING] + counts[STORE_JOB_PAUSED];
-    call->over_quota = (uint64_t)open >= most;
+    call->waiting =
+        counts[STORE_JOB_QUEUED] + counts[STORE_JOB_VALIDATING] + counts[STORE_JOB_PAUSED];
+    call->over_quota = call->most_waiting > 0 && (uint64_t)call->waiting >= call->most_waiting;
     if (call->over_quota) {
         return STORE_ELIMIT;
     }
@@ -155,12 +157,9 @@ static void job_created(struct request *req, store_status status, const store_er
         jobs_poke(server->jobs);
     }
     if (call->over_quota) {
-        reply_header(req, "Retry-After", "60");
-        reply_problem(
-            req, 429, "too_many_jobs", NULL,
-            "%llu jobs wait or run already (setting max_queued_jobs); wait for one to end "
-            "or cancel it",
-            (unsigned long long)server->config->max_queued_jobs);
+        struct quota_excess excess =
+            quota_counted(QUOTA_QUEUED, call->most_waiting, (uint64_t)call->waiting, 1);
+        reply_quota(req, &excess);
     } else if (status != STORE_OK) {
         reply_store_error(req, status, err);
     } else {
@@ -258,6 +257,7 @@ void ep_jobs_create(struct request *req)
         call->request.seed = randombytes_uniform(INT32_MAX);
     }
     call->is_retry = is_retry(req);
+    call->most_waiting = request_quota(req, QUOTA_QUEUED);
     call->resolving = (struct job_resolving){.server = request_server(req),
                                              .request = &call->request,
                                              .tenant = call->tenant,

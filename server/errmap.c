@@ -124,6 +124,9 @@ static json_t *problem_body(const struct error_view *view)
     if (ok && (view->problems != NULL || view->pointer != NULL)) {
         ok = json_put(body, "errors", problem_list(view));
     }
+    if (ok && view->quota != NULL) {
+        ok = json_put(body, "quota", quota_excess_json(view->quota));
+    }
     if (!ok) {
         json_decref(body);
         return NULL;
@@ -143,8 +146,9 @@ static json_t *openai_body(const struct error_view *view)
     if (param != NULL && strncmp(param, "#/", 2) == 0) {
         param += 2;
     }
-    return json_pack("{s:{s:s, s:s, s:s?, s:s}}", "error", "message", view->detail, "type", type,
-                     "param", param, "code", view->code);
+    json_t *quota = view->quota != NULL ? quota_excess_json(view->quota) : NULL;
+    return json_pack("{s:{s:s, s:s, s:s?, s:s, s:o*}}", "error", "message", view->detail, "type",
+                     type, "param", param, "code", view->code, "quota", quota);
 }
 
 /* Its clients read one string, so the place goes into it. */

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "server/endpoints.h"
 #include "server/json.h"
+#include "server/quota.h"
 #include "store/store.h"
 
 struct error_view {
@@ -15,8 +16,9 @@ struct error_view {
     const char *code;
     const char *detail;
     const char *request_id;
-    const char *pointer;             /* or NULL */
-    const struct problems *problems; /* or NULL */
+    const char *pointer;              /* or NULL */
+    const struct problems *problems;  /* or NULL */
+    const struct quota_excess *quota; /* or NULL: of a 429 */
 };
 
 /* application/problem+json (RFC 9457), or the shape of OpenAI or the Open Inference Protocol. NULL: out of memory. */

@@ -183,6 +183,11 @@ static void write_access_line(const struct request *req, int64_t us)
     log_number(&line, "status", req->status);
     log_text(&line, "tenant", req->who.tenant != NULL ? req->who.tenant->name : NULL);
     log_text(&line, "key", req->who.tenant != NULL ? req->who.key_id : NULL);
+    if (req->trace[0] != '\0') {
+        char trace[TRACE_ID_CHARS + 1];
+        snprintf(trace, sizeof trace, "%s", req->trace + 3);
+        log_text(&line, "trace", trace);
+    }
     log_real(&line, "ms", (double)us / 1000);
     log_number(&line, "in", (int64_t)req->body_seen);
     log_number(&line, "out", (int64_t)req->reply_bytes);
@@ -300,9 +305,8 @@ static void sweep_parked(struct http *http, int64_t now)
         }
         struct pollfd client = {.fd = req->conn->fd, .events = POLLRDHUP};
         if (now >= req->deadline) {
-            counter_add(&http->rejected[REJECT_DEADLINE], 1);
-            give_up(req, 504, "deadline",
-                    "the answer was not ready in time (setting request_timeout)");
+            reply_late(req);
+            request_give_up(req);
         } else if (poll(&client, 1, 0) > 0 &&
                    (client.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0) {
             shutdown(req->conn->fd, SHUT_RDWR);

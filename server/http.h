@@ -17,6 +17,7 @@
 #define SERVER_HTTP_H
 
 #include "server/json.h"
+#include "server/quota.h"
 #include "server/server.h"
 #include "server/storeq.h"
 
@@ -52,6 +53,14 @@ const char *request_body(const struct request *req, size_t *len);
 int64_t request_tenant(const struct request *req);
 const char *request_tenant_name(const struct request *req);
 double request_weight(const struct request *req); /* the tenant's share of service, 1 by default */
+/* The tenant's limit; 0: none. Whoever finds it exceeded replies with reply_quota. */
+uint64_t request_quota(const struct request *req, enum quota_kind kind);
+/* As quota_json (quota.h), for the tenant or the key of the request. */
+json_t *request_quotas_json(const struct request *req, bool key, const int64_t counts[QUOTA_KINDS]);
+/* Counts tokens that will be computed against the quotas. False: replied 429. What really was used is
+ * settled once, also when the client has gone. */
+bool request_take_tokens(struct request *req, uint64_t tokens);
+void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used);
 const char *request_key_id(const struct request *req);
 uint32_t request_scopes(const struct request *req); /* STORE_SCOPE_… */
 
@@ -98,6 +107,9 @@ void reply_eng_error(struct request *req, eng_status status, const eng_error *er
                      const char *pointer);
 void reply_store_error(struct request *req, store_status status, const store_error *err);
 void reply_no_memory(struct request *req); /* 503 */
+void reply_late(struct request *req);      /* 504: its deadline has passed */
+/* 429 with Retry-After: a limit of the tenant or key itself. */
+void reply_quota(struct request *req, const struct quota_excess *excess);
 /* 503 with Retry-After: a queue named by its setting is full. */
 void reply_full(struct request *req, const char *setting, uint64_t limit);
 
@@ -134,8 +146,10 @@ void request_park(struct request *req, void (*cancelled)(struct request *req, vo
 void request_resume(struct request *req, void (*done)(struct request *req, void *arg), void *arg);
 /* True when the answer has been given already (deadline passed, client gone). */
 bool request_is_over(const struct request *req);
-/* Changes the time the whole request may take from now (default: setting request_timeout). */
+/* Changes the time the whole request may take from now (default: setting request_timeout). What the
+ * client asked for with X-Request-Timeout stays the bound when it is less. */
 void request_set_deadline(struct request *req, int64_t ms);
+int64_t request_deadline_us(const struct request *req); /* of clock_us */
 
 /* Park, run `work` on a worker (with its read-only database handle, see workers.h), then `done` on
  * the loop. Workers busy: replied 503 and returns false, nothing will be called. */

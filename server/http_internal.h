@@ -19,10 +19,24 @@
 #include "server/http.h"
 #include "server/loop.h"
 #include "server/metrics.h"
+#include "server/trace.h"
 #include "server/workers.h"
 
 #include <microhttpd.h>
 #include <uv.h>
+
+/* Why a request was turned away, for mp2_rejected_total. The quotas are a tenant's or a key's own. */
+enum reject {
+    REJECT_GATE,
+    REJECT_AUTH,
+    REJECT_FULL,
+    REJECT_DRAINING,
+    REJECT_TOO_LARGE,
+    REJECT_SLOW,
+    REJECT_DEADLINE,
+    REJECT_QUOTA,
+    REJECT_REASONS = REJECT_QUOTA + QUOTA_KINDS
+};
 
 /* The allowed moves: NEW → READING → ADMITTED → (PARKED → ADMITTED)* → REPLYING → DONE;
  * READING → SWALLOWING when an error is known before the body has come, then → REPLYING. */
@@ -64,11 +78,13 @@ struct request {
     enum request_state state;
     bool working;   /* work is out: request_resume will come */
     bool suspended; /* in libmicrohttpd */
-    bool counted;   /* in http->inflight (and its tenant's) */
+    bool counted;   /* in http->inflight and its quotas */
 
     char id[65];
     const char *method;
     char version[12];
+    char trace[TRACE_CHARS + 1]; /* traceparent of the answer; "" when the request had none */
+    int64_t asked_ms;            /* X-Request-Timeout; 0: none */
     bool head;
     char *path;
     const char *query_raw;
@@ -104,6 +120,7 @@ struct request {
     int64_t answered_us;   /* clock_us when a lasting answer began; else 0 */
     struct pair reply_headers[MAX_REPLY_HEADERS];
     size_t n_reply_headers;
+    char retry_seconds[24], retry_ms[24]; /* Retry-After of this answer */
 
     void (*cancelled)(struct request *req, void *arg);
     void *cancelled_arg;
@@ -147,20 +164,8 @@ struct http {
 
     struct histogram *durations; /* one an endpoint */
     struct counter *answers;     /* endpoints × statuses */
-    struct counter rejected[8];
+    struct counter rejected[REJECT_REASONS];
     struct counter streams; /* begun */
-};
-
-/* Why a request was turned away, for mp2_rejected_total. */
-enum reject {
-    REJECT_GATE,
-    REJECT_AUTH,
-    REJECT_FULL,
-    REJECT_DRAINING,
-    REJECT_TOO_LARGE,
-    REJECT_SLOW,
-    REJECT_DEADLINE,
-    REJECT_REASONS
 };
 
 /* http.c */
@@ -176,6 +181,7 @@ enum MHD_Result admit_call(struct request *req, const char *url, const char *met
                            const char *version, const char *upload, size_t *upload_size);
 
 /* request.c */
+struct quota_party request_party(const struct request *req); /* of a request with a key */
 struct request *request_new(struct http *http, struct conn *conn, const char *target);
 /* The exchange is over: freed now, or when its work comes back. */
 void request_detach(struct request *req);

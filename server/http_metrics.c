@@ -38,8 +38,8 @@ void http_count(struct request *req)
 }
 
 static const char *const api_names[] = {"native", "openai", "hf", "oip"};
-static const char *const reject_names[REJECT_REASONS] = {"gate",      "auth", "full",    "draining",
-                                                         "too_large", "slow", "deadline"};
+static const char *const reject_names[REJECT_QUOTA] = {"gate",      "auth", "full",    "draining",
+                                                       "too_large", "slow", "deadline"};
 
 static void row_labels(size_t row, char *text, size_t size)
 {
@@ -81,8 +81,10 @@ void http_write_metrics(struct metrics_out *out, void *arg)
     write_requests(out, http);
     metrics_family(out, "mp2_rejected_total", "counter", "Requests turned away.");
     for (size_t i = 0; i < REJECT_REASONS; i++) {
-        char labels[48];
-        snprintf(labels, sizeof labels, "reason=\"%s\"", reject_names[i]);
+        char labels[64];
+        snprintf(labels, sizeof labels, "reason=\"%s%s\"", i < REJECT_QUOTA ? "" : "quota_",
+                 i < REJECT_QUOTA ? reject_names[i]
+                                  : quota_member((enum quota_kind)(i - REJECT_QUOTA)));
         metrics_sample(out, "mp2_rejected_total", labels,
                        (double)counter_value(&http->rejected[i]));
     }

@@ -5,9 +5,12 @@
 #include "server/http_internal.h"
 #include "server/log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define RETRY_MS 1000 /* when nobody knows when there will be room */
 
 static bool is_plain(const char *text)
 {
@@ -51,6 +54,20 @@ static bool has_header(const struct request *req, const char *name)
     return false;
 }
 
+/* How much is left of the limits that hold for this request, if there are any. */
+static void add_quota_headers(struct request *req)
+{
+    char policy[QUOTA_HEADER_SIZE], state[QUOTA_HEADER_SIZE];
+    if (req->who.tenant == NULL) {
+        return;
+    }
+    struct quota_party party = request_party(req);
+    if (quota_headers(&party, clock_us(), policy, state)) {
+        MHD_add_response_header(req->response, "RateLimit-Policy", policy);
+        MHD_add_response_header(req->response, "RateLimit", state);
+    }
+}
+
 static void add_headers(struct request *req, const char *content_type)
 {
     struct MHD_Response *response = req->response;
@@ -58,6 +75,9 @@ static void add_headers(struct request *req, const char *content_type)
         MHD_add_response_header(response, "Content-Type", content_type);
     }
     MHD_add_response_header(response, "x-request-id", req->id);
+    if (req->trace[0] != '\0') {
+        MHD_add_response_header(response, "traceparent", req->trace);
+    }
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     if (!has_header(req, "Cache-Control")) {
         MHD_add_response_header(response, "Cache-Control", "no-store");
@@ -65,6 +85,7 @@ static void add_headers(struct request *req, const char *content_type)
     if (req->status >= 400 && !status_is_passing(req->status)) {
         MHD_add_response_header(response, "x-should-retry", "false");
     }
+    add_quota_headers(req);
     for (size_t i = 0; i < req->n_reply_headers; i++) {
         MHD_add_response_header(response, req->reply_headers[i].name, req->reply_headers[i].value);
     }
@@ -164,8 +185,12 @@ void reply_error(struct request *req, const struct error_view *view)
         return;
     }
     if (view->status == 503 || view->status == 429) {
-        add_fixed_header(req, "Retry-After", "1");
-        add_fixed_header(req, "retry-after-ms", "1000");
+        int64_t known = view->quota != NULL ? view->quota->wait_ms : 0;
+        int64_t ms = known > 0 ? known : RETRY_MS;
+        snprintf(req->retry_seconds, sizeof req->retry_seconds, "%" PRId64, (ms + 999) / 1000);
+        snprintf(req->retry_ms, sizeof req->retry_ms, "%" PRId64, ms);
+        add_fixed_header(req, "Retry-After", req->retry_seconds);
+        add_fixed_header(req, "retry-after-ms", req->retry_ms);
     }
     if (view->status == 401) {
         add_fixed_header(req, "WWW-Authenticate", "Bearer realm=\"mp2\"");
@@ -257,6 +282,18 @@ void reply_no_memory(struct request *req)
 {
     reply_problem(req, 503, "out_of_memory", NULL,
                   "out of memory, or the request needs more than the setting request_memory");
+}
+
+void reply_quota(struct request *req, const struct quota_excess *excess)
+{
+    char detail[256], code[48];
+    counter_add(&req->http->rejected[REJECT_QUOTA + excess->kind], 1);
+    quota_explain(excess, detail, sizeof detail);
+    snprintf(code, sizeof code, "quota_%s", quota_member(excess->kind));
+    reply_error(
+        req,
+        &(struct error_view){
+            .status = 429, .code = code, .detail = detail, .request_id = req->id, .quota = excess});
 }
 
 void reply_full(struct request *req, const char *setting, uint64_t limit)

@@ -155,6 +155,7 @@ static void request_free(struct request *req)
     if (req->response != NULL) {
         MHD_destroy_response(req->response);
     }
+    auth_leave(&req->who);
     json_decref(req->json);
     free(req->body);
     while (req->arena != NULL) {
@@ -165,14 +166,21 @@ static void request_free(struct request *req)
     free(req);
 }
 
+struct quota_party request_party(const struct request *req)
+{
+    return (struct quota_party){.config = req->http->server->config,
+                                .tenant = &req->who.tenant->quota,
+                                .key = req->who.key_quota != NULL ? &req->who.key_quota->account
+                                                                  : NULL};
+}
+
 void request_leave_inflight(struct request *req)
 {
     if (req->counted) {
+        struct quota_party party = request_party(req);
         req->counted = false;
         req->http->inflight--;
-        if (req->who.tenant != NULL) {
-            req->who.tenant->inflight--;
-        }
+        quota_leave(&party);
     }
 }
 
@@ -298,6 +306,35 @@ double request_weight(const struct request *req)
     return req->who.tenant != NULL ? req->who.tenant->weight : 1;
 }
 
+uint64_t request_quota(const struct request *req, enum quota_kind kind)
+{
+    struct quota_party party = request_party(req);
+    return quota_limit(&party, kind, false);
+}
+
+json_t *request_quotas_json(const struct request *req, bool key, const int64_t counts[QUOTA_KINDS])
+{
+    struct quota_party party = request_party(req);
+    return quota_json(&party, key, counts, clock_us());
+}
+
+bool request_take_tokens(struct request *req, uint64_t tokens)
+{
+    struct quota_party party = request_party(req);
+    struct quota_excess excess;
+    if (quota_take_tokens(&party, tokens, clock_us(), &excess)) {
+        return true;
+    }
+    reply_quota(req, &excess);
+    return false;
+}
+
+void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used)
+{
+    struct quota_party party = request_party(req);
+    quota_settle_tokens(&party, taken, used, clock_us());
+}
+
 const char *request_key_id(const struct request *req)
 {
     return req->who.key_id;
@@ -376,6 +413,23 @@ bool request_is_over(const struct request *req)
 void request_set_deadline(struct request *req, int64_t ms)
 {
     req->deadline = clock_ms() + ms;
+    int64_t asked = req->started_us / 1000 + req->asked_ms;
+    if (req->asked_ms > 0 && asked < req->deadline) {
+        req->deadline = asked;
+    }
+}
+
+int64_t request_deadline_us(const struct request *req)
+{
+    return req->deadline * 1000;
+}
+
+void reply_late(struct request *req)
+{
+    counter_add(&req->http->rejected[REJECT_DEADLINE], 1);
+    reply_problem(req, 504, "deadline", NULL, "the answer was not ready in time (%s)",
+                  req->asked_ms > 0 ? "header X-Request-Timeout, or the server's own limit"
+                                    : "setting request_timeout");
 }
 
 void request_give_up(struct request *req)

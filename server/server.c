@@ -111,7 +111,8 @@ static int open_database(struct running *run, store **out)
     struct server *server = &run->server;
     store_error err = {0};
     store_options options = {.sync = strcmp(server->config->sync, "full") == 0 ? STORE_SYNC_FULL
-                                                                               : STORE_SYNC_NORMAL};
+                                                                               : STORE_SYNC_NORMAL,
+                             .running_jobs = (int64_t)server->config->tenant_running_jobs};
     server->db_path = server->config->db;
     if (!server_make_directories(server->db_path)) {
         fprintf(stderr, "mp2: %s: cannot make its directory: %s (setting db)\n", server->db_path,

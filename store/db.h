@@ -35,8 +35,9 @@ struct store {
     int lock_fd; /* -1: none */
     bool reader;
     bool in_group;
-    bool aborted;     /* SQLite undid the group; only store_rollback leads out */
-    uint64_t commits; /* transactions that reached the log */
+    int64_t running_jobs; /* as in store_options */
+    bool aborted;         /* SQLite undid the group; only store_rollback leads out */
+    uint64_t commits;     /* transactions that reached the log */
     struct db_cached cache[DB_MAX_STATEMENTS];
     size_t cached;
 };

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #define FILE_COLUMNS                                                                               \
-    "f.id, f.tenant, f.filename, f.purpose, f.status, f.details, f.bytes, f.sha256, f.created, "   \
-    "f.expires"
+    "f.id, f.tenant, f.filename, f.purpose, f.status, f.details, f.bytes, f.rows, f.sha256, "      \
+    "f.created, f.expires"
 
 static void read_file(db_query *q, store_mem *mem, void *item)
 {
@@ -17,6 +17,7 @@ static void read_file(db_query *q, store_mem *mem, void *item)
     out->status = db_text(q, mem);
     out->details = db_text(q, mem);
     out->bytes = db_int(q);
+    out->rows = db_int(q);
     store_blob hash = db_blob(q, NULL);
     if (hash.len == sizeof out->sha256) {
         memcpy(out->sha256, hash.data, sizeof out->sha256);
@@ -32,7 +33,7 @@ static store_status insert_file(store *s, const store_file *file, store_blob dat
     store_status status =
         db_prepare(s,
                    "INSERT INTO files (id, tenant, filename, purpose, status, details, bytes,"
-                   " sha256, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                   " rows, sha256, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                    &q, err);
     if (status != STORE_OK) {
         return status;
@@ -44,6 +45,7 @@ static store_status insert_file(store *s, const store_file *file, store_blob dat
     db_bind_text(&q, file->status);
     db_bind_text(&q, file->details);
     db_bind_int(&q, (int64_t)data.len);
+    db_bind_int(&q, file->rows);
     db_bind_blob(&q, file->sha256, sizeof file->sha256);
     db_bind_int(&q, file->created);
     db_bind_int(&q, file->expires);
@@ -272,4 +274,17 @@ store_status store_file_totals(store *s, int64_t tenant, int64_t *files, int64_t
         *bytes = db_int(&q);
     }
     return db_finish(&q, status, err);
+}
+
+store_status store_file_rows(store *s, int64_t tenant, int64_t *rows, store_error *err)
+{
+    *rows = 0;
+    db_query q;
+    store_status status =
+        db_prepare(s, "SELECT coalesce(sum(rows), 0) FROM files WHERE tenant = ?", &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    return db_scalar(&q, rows, err);
 }

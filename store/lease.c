@@ -18,15 +18,23 @@ static store_status lost_lease(const char *id, store_error *err)
 
 /* ---- claim, heartbeat, release ------------------------------------------------------------- */
 
+#define RUNNING_OF_TENANT                                                                          \
+    "(SELECT count(*) FROM jobs r WHERE r.status = 'running' AND r.tenant = j.tenant)"
+#define NO_LIMIT "9223372036854775807"
+
 static store_status next_waiting(store *s, store_mem *mem, store_job *out, store_error *err)
 {
     db_query q;
     store_status status = db_prepare(
         s,
-        "SELECT " DB_JOB_COLUMNS " FROM jobs j WHERE status IN ('validating_files', 'queued')"
-        " ORDER BY (SELECT count(*) FROM jobs r WHERE r.status = 'running'"
-        " AND r.tenant = j.tenant), seq LIMIT 1",
+        "SELECT " DB_JOB_COLUMNS " FROM jobs j JOIN tenants t ON t.id = j.tenant"
+        " WHERE status IN ('validating_files', 'queued')"
+        " AND coalesce(nullif(coalesce(json_extract(t.settings, '$.quotas.running_jobs'), ?1), 0),"
+        " " NO_LIMIT ") > " RUNNING_OF_TENANT " ORDER BY " RUNNING_OF_TENANT ", seq LIMIT 1",
         &q, err);
+    if (status == STORE_OK) {
+        db_bind_int(&q, s->running_jobs);
+    }
     return status == STORE_OK ? db_job_one(&q, "waiting", mem, out, err) : status;
 }
 

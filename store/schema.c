@@ -179,9 +179,28 @@ static const char first_schema[] =
     " body BLOB,"
     " UNIQUE (tenant, key)) STRICT;"
     "CREATE INDEX idempotency_expires ON idempotency (expires);";
+/* Limits of tenants and keys in one place ("quotas"), examples of a file as a column, and indexes for
+ * the orders in which tasks are listed. */
+static const char second_schema[] =
+
+    "ALTER TABLE api_keys ADD COLUMN settings TEXT;"
+
+    "UPDATE tenants SET settings = json_set(settings, '$.quotas',"
+    " json_object('concurrent', json_extract(settings, '$.max_inflight')))"
+    " WHERE json_extract(settings, '$.max_inflight') > 0;"
+    "UPDATE tenants SET settings = json_remove(settings, '$.max_inflight')"
+    " WHERE settings IS NOT NULL;"
+
+    "ALTER TABLE files ADD COLUMN rows INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE files SET rows = json_extract(details, '$.rows')"
+    " WHERE json_type(details, '$.rows') = 'integer';"
+
+    "CREATE INDEX tasks_updated ON tasks (tenant, updated) WHERE deleted = 0;"
+    "CREATE INDEX tasks_type ON tasks (tenant, type, name) WHERE deleted = 0;"
+    "CREATE INDEX tasks_undo ON tasks (tenant, name) WHERE deleted > 0;";
 /* clang-format on */
 
-static const char *const steps[] = {first_schema};
+static const char *const steps[] = {first_schema, second_schema};
 
 const db_schema db_current_schema = {steps, (int)(sizeof steps / sizeof steps[0])};
 

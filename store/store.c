@@ -272,6 +272,7 @@ store_status store_open(const char *path, const store_options *options, store **
     if (s == NULL) {
         return db_fail_nomem(err);
     }
+    s->running_jobs = options != NULL ? options->running_jobs : 0;
     store_status status = open_writer(s, options, err);
     if (status != STORE_OK) {
         store_close(s);

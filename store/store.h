@@ -88,6 +88,8 @@ typedef enum store_sync {
 typedef struct store_options {
     store_sync sync;
     int64_t max_pages; /* pages of 4096 bytes the file may grow to; 0: no limit of ours */
+    int64_t
+        running_jobs; /* of a tenant whose settings do not say ("quotas": {"running_jobs"}); 0: no limit */
 } store_options;
 
 /* Opens the writer; makes the file when missing and migrates an older schema. STORE_EFOREIGN and
@@ -172,14 +174,21 @@ typedef struct store_key {
     unsigned char hash[STORE_KEY_HASH_BYTES]; /* SHA-256 of the whole key */
     uint32_t scopes;
     const char *label;
+    const char *settings; /* JSON text: quotas; or NULL */
     int64_t created, expires, revoked, last_used;
 } store_key;
 
-/* Reads id, tenant, hash, scopes, label, created, expires. STORE_EEXISTS: id or hash is taken. */
+/* Reads id, tenant, hash, scopes, label, settings, created, expires. STORE_EEXISTS: id or hash is taken. */
 STORE_MUST_CHECK store_status store_key_create(store *s, const store_key *key, store_error *err);
 STORE_MUST_CHECK store_status store_key_list(store *s, int64_t tenant, const store_page *page,
                                              store_mem *mem, store_key **items, size_t *n,
                                              bool *has_more, store_error *err);
+STORE_MUST_CHECK store_status store_key_get(store *s, int64_t tenant, const char *id,
+                                            store_mem *mem, store_key *out, store_error *err);
+/* label NULL: as it is. */
+STORE_MUST_CHECK store_status store_key_update(store *s, int64_t tenant, const char *id,
+                                               const char *label, const char *settings,
+                                               store_error *err);
 /* Revoking twice keeps the first time. */
 STORE_MUST_CHECK store_status store_key_revoke(store *s, int64_t tenant, const char *id,
                                                int64_t now, store_error *err);
@@ -300,6 +309,7 @@ typedef struct store_file {
     const char *status;  /* "processed", "error" */
     const char *details; /* JSON text: rows, type, labels, row errors; or NULL */
     int64_t bytes;       /* set by the store */
+    int64_t rows;        /* examples in it */
     unsigned char sha256[32];
     int64_t created, expires;
 } store_file;
@@ -318,6 +328,9 @@ STORE_MUST_CHECK store_status store_file_list(store *s, int64_t tenant, const ch
 /* STORE_ESTATE while a job that is not finished reads it. */
 STORE_MUST_CHECK store_status store_file_delete(store *s, int64_t tenant, const char *id,
                                                 store_error *err);
+/* Examples in all of a tenant's files. */
+STORE_MUST_CHECK store_status store_file_rows(store *s, int64_t tenant, int64_t *rows,
+                                              store_error *err);
 /* What a tenant keeps: number of files and their bytes. */
 STORE_MUST_CHECK store_status store_file_totals(store *s, int64_t tenant, int64_t *files,
                                                 int64_t *bytes, store_error *err);
@@ -388,8 +401,9 @@ STORE_MUST_CHECK store_status store_job_counts(store *s, int64_t tenant,
                                                int64_t counts[STORE_JOB_STATUSES],
                                                store_error *err);
 
-/* Takes the next queued job (of the tenant with the fewest running, then the oldest), sets it running
- * with a lease and counts an attempt. STORE_ENOTFOUND: none is queued. */
+/* Takes the next queued job (of the tenant with the fewest running, then the oldest; not of one that has
+ * as many as it may run), sets it running with a lease and counts an attempt. STORE_ENOTFOUND: there is
+ * none. */
 STORE_MUST_CHECK store_status store_job_claim(store *s, const char *owner, int64_t now,
                                               int64_t lease_until, store_mem *mem, store_job *out,
                                               store_error *err);

@@ -175,7 +175,8 @@ store_status store_tenant_update(store *s, int64_t id, const char *settings, int
 /* ---- keys ---------------------------------------------------------------------------------- */
 
 #define KEY_COLUMNS                                                                                \
-    "k.id, k.tenant, k.hash, k.scopes, k.label, k.created, k.expires, k.revoked, k.last_used"
+    "k.id, k.tenant, k.hash, k.scopes, k.label, k.settings, k.created, k.expires, k.revoked, "     \
+    "k.last_used"
 
 static void read_key(db_query *q, store_mem *mem, void *item)
 {
@@ -188,6 +189,7 @@ static void read_key(db_query *q, store_mem *mem, void *item)
     }
     out->scopes = (uint32_t)db_int(q);
     out->label = db_text(q, mem);
+    out->settings = db_text(q, mem);
     out->created = db_int(q);
     out->expires = db_int(q);
     out->revoked = db_int(q);
@@ -197,11 +199,14 @@ static void read_key(db_query *q, store_mem *mem, void *item)
 static store_status key_insert(store *s, const store_key *key, store_error *err)
 {
     db_query q;
-    store_status status =
-        db_prepare(s,
-                   "INSERT INTO api_keys (id, tenant, hash, scopes, label, created, expires)"
-                   " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                   &q, err);
+    store_status status = db_check_json(s, "settings", key->settings, err);
+    if (status == STORE_OK) {
+        status = db_prepare(
+            s,
+            "INSERT INTO api_keys (id, tenant, hash, scopes, label, settings, created, expires)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            &q, err);
+    }
     if (status != STORE_OK) {
         return status;
     }
@@ -210,6 +215,7 @@ static store_status key_insert(store *s, const store_key *key, store_error *err)
     db_bind_blob(&q, key->hash, sizeof key->hash);
     db_bind_int(&q, (int64_t)key->scopes);
     db_bind_text(&q, key->label);
+    db_bind_text(&q, key->settings);
     db_bind_int(&q, key->created);
     db_bind_int(&q, key->expires);
     status = db_run(&q, err);
@@ -272,6 +278,72 @@ store_status store_key_list(store *s, int64_t tenant, const store_page *page, st
     status = db_list(&q, page->limit, sizeof **items, read_key, mem, &rows, n, has_more, err);
     *items = rows;
     return status;
+}
+
+store_status store_key_get(store *s, int64_t tenant, const char *id, store_mem *mem, store_key *out,
+                           store_error *err)
+{
+    *out = (store_key){0};
+    db_query q;
+    store_status status = db_prepare(
+        s, "SELECT " KEY_COLUMNS " FROM api_keys k WHERE tenant = ? AND id = ?", &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    db_bind_text(&q, id);
+    status = db_step(&q, err);
+    if (status == STORE_OK && q.row) {
+        read_key(&q, mem, out);
+    } else if (status == STORE_OK) {
+        status = db_not_found(err, "key", id);
+    }
+    status = db_finish(&q, status, err);
+    if (status != STORE_OK) {
+        *out = (store_key){0};
+    }
+    return status;
+}
+
+static store_status key_change(store *s, int64_t tenant, const char *id, const char *label,
+                               const char *settings, store_error *err)
+{
+    db_query q;
+    store_status status = db_check_json(s, "settings", settings, err);
+    if (status == STORE_OK) {
+        status = db_prepare(s,
+                            "UPDATE api_keys SET label = coalesce(?, label), settings = ?"
+                            " WHERE tenant = ? AND id = ?",
+                            &q, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_text(&q, label);
+    db_bind_text(&q, settings);
+    db_bind_int(&q, tenant);
+    db_bind_text(&q, id);
+    status = db_run(&q, err);
+    if (status == STORE_OK && db_changes(s) == 0) {
+        return db_not_found(err, "key", id);
+    }
+    return status;
+}
+
+store_status store_key_update(store *s, int64_t tenant, const char *id, const char *label,
+                              const char *settings, store_error *err)
+{
+    store_status status = STORE_OK;
+    if (label != NULL) {
+        status = db_check_name("label", label, err);
+    }
+    if (status == STORE_OK) {
+        status = db_write_begin(s, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    return db_write_end(s, key_change(s, tenant, id, label, settings, err), err);
 }
 
 static store_status key_stamp(store *s, const char *sql, int64_t tenant, const char *id,

@@ -98,11 +98,12 @@ def test_settings_merge(server, tenant):
     name, key = tenant
     path = f"/v1/admin/tenants/{name}"
     assert server.patch(path, {"weight": 2.5}).json()["settings"] == {"weight": 2.5}
-    both = server.patch(path, {"max_inflight": 7}).json()["settings"]
-    assert both == {"weight": 2.5, "max_inflight": 7}
-    assert server.get(path).json()["settings"] == both
-    me = server.get("/v1/me", key=key).json()["tenant"]
-    assert (me["weight"], me["max_inflight"]) == (2.5, 7)
+    both = server.patch(path, {"quotas": {"concurrent": 7}}).json()["settings"]
+    assert both == {"weight": 2.5, "quotas": {"concurrent": 7}}
+    shown = server.get(path).json()
+    assert (shown["settings"], shown["weight"], shown["quotas"]) == (both, 2.5, {"concurrent": 7})
+    me = server.get("/v1/me", key=key).json()
+    assert (me["tenant"]["weight"], me["quotas"]["concurrent"]["limit"]) == (2.5, 7)
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "-a", "_a", "ä", "a" * 65, "a/b", "a\u0000b", 7, None,
@@ -165,13 +166,13 @@ def test_pages(fresh_server):
     assert fresh_server.get("/v1/admin/tenants?limit=1&limit=2").status == 400
 
 
-def test_max_inflight_of_a_tenant(make_server):
+def test_concurrent_requests_of_a_tenant(make_server):
     """A tenant at its own limit gets 429 while others are served."""
     import socket
 
     from conftest import request_bytes
     server = make_server()
-    key = server.make_tenant("small", scopes=["admin"], max_inflight=1)
+    key = server.make_tenant("small", scopes=["admin"], quotas={"concurrent": 1})
     slow = server.connect()
     slow.sendall(request_bytes("POST", "/v1/admin/tenants", [f"Authorization: Bearer {key}",
                                                              "Content-Type: application/json",
@@ -183,6 +184,8 @@ def test_max_inflight_of_a_tenant(make_server):
             break
         time.sleep(0.05)
     assert answer.status == 429 and answer.headers["Retry-After"] and "x-should-retry" not in answer.headers
+    assert answer.json()["quota"] == {"name": "concurrent", "of": "tenant", "limit": 1, "used": 1,
+                                      "asked": 1, "window": None, "retry_after_ms": None}
     assert server.get("/v1/me").status == 200
     slow.shutdown(socket.SHUT_RDWR)
     slow.close()

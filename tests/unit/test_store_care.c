@@ -233,24 +233,58 @@ static void migrates(void)
     store_error err = {0};
     int64_t version = 0;
     test_tenant(s, "acme");
-    const char *steps[] = {db_current_schema.steps[0], "CREATE TABLE extra (a INTEGER) STRICT",
-                           "CREATE TABLE half (a INTEGER) STRICT; INSERT INTO nowhere VALUES (1)"};
-    db_schema next = {steps, 3};
-    CHECK_INT(db_current_schema.n, 1); /* a new step belongs into this test, too */
+    enum { MOST = 64 };
+    const int now = db_current_schema.n;
+    const char *steps[MOST + 2];
+    REQUIRE(now <= MOST);
+    memcpy(steps, db_current_schema.steps, (size_t)now * sizeof steps[0]);
+    steps[now] = "CREATE TABLE extra (a INTEGER) STRICT";
+    steps[now + 1] = "CREATE TABLE half (a INTEGER) STRICT; INSERT INTO nowhere VALUES (1)";
+    db_schema next = {steps, now + 2};
     FAILS(db_migrate(s, &next, &err), STORE_EIO);
     OK(db_pragma_int(s, "PRAGMA user_version", &version, &err));
-    CHECK_INT(version, 2); /* the second step stays, the third left nothing */
+    CHECK_INT(version, now + 1); /* the first new step stays, the second left nothing */
     int64_t tables = 0;
     OK(db_pragma_int(s,
                      "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN"
                      " ('extra', 'half')",
                      &tables, &err));
     CHECK_INT(tables, 1);
-    steps[2] = "CREATE TABLE half (a INTEGER) STRICT";
+    steps[now + 1] = "CREATE TABLE half (a INTEGER) STRICT";
     OK(db_migrate(s, &next, &err));
     OK(db_pragma_int(s, "PRAGMA user_version", &version, &err));
-    CHECK_INT(version, 3);
+    CHECK_INT(version, now + 2);
     OK(store_check(s, true, &err));
+    close_fresh(s);
+}
+
+/* A database of the first schema: limits move into "quotas", rows of files are counted. */
+static void migrates_from_the_first_schema(void)
+{
+    store *s = NULL;
+    store_error err = {0};
+    int64_t rows = 0;
+    run_sql(fresh_db(), db_current_schema.steps[0]);
+    run_sql(test_db_, "PRAGMA application_id = 1836069476; PRAGMA user_version = 1;"
+                      "INSERT INTO tenants (name, settings, created) VALUES"
+                      " ('a', '{\"weight\":2,\"max_inflight\":7}', 1), ('b', NULL, 1),"
+                      " ('c', '{\"max_inflight\":0}', 1);"
+                      "INSERT INTO files (id, tenant, filename, purpose, status, details, bytes,"
+                      " sha256, created) VALUES"
+                      " ('file-1', 1, 'f', 'fine-tune', 'processed', '{\"rows\":40}', 9, x'00', 1),"
+                      " ('file-2', 1, 'f', 'fine-tune', 'processed', NULL, 9, x'00', 1)");
+    OK(store_open(test_db_, NULL, &s, &err));
+    store_mem *mem = store_mem_new();
+    static const char *const want[] = {"{\"weight\":2,\"quotas\":{\"concurrent\":7}}", "", "{}"};
+    for (int64_t id = 1; id <= 3; id++) {
+        store_tenant tenant;
+        OK(store_tenant_get(s, id, mem, &tenant, &err));
+        CHECK_STR(tenant.settings != NULL ? tenant.settings : "", want[id - 1]);
+    }
+    OK(store_file_rows(s, 1, &rows, &err));
+    CHECK_INT(rows, 40);
+    OK(store_check(s, true, &err));
+    store_mem_free(mem);
     close_fresh(s);
 }
 
@@ -653,6 +687,7 @@ int main(void)
     RUN(refuses_foreign_files);
     RUN(refuses_newer);
     RUN(migrates);
+    RUN(migrates_from_the_first_schema);
     RUN(groups_keep_their_neighbours);
     RUN(readers_only_read);
     RUN(readers_beside_the_writer);

@@ -143,6 +143,33 @@ static void claims_take_turns(void)
     tear_down(&f);
 }
 
+/* A tenant that has as many running as it may is passed over, whoever waited longer. */
+static void a_tenant_runs_no_more_than_its_limit(void)
+{
+    store_error err = {0};
+    store_job job;
+    struct fixture f = set_up();
+    make_job(&f, f.a, "a1");
+    make_job(&f, f.a, "a2");
+    make_job(&f, f.a, "a3");
+    OK(store_tenant_update(f.s, f.a, "{\"quotas\":{\"running_jobs\":1}}", 0, &err));
+    OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+    FAILS(store_job_claim(f.s, "w", 101, 201, f.mem, &job, &err), STORE_ENOTFOUND);
+    make_job(&f, f.b, "b1");
+    make_job(&f, f.b, "b2");
+    OK(store_job_claim(f.s, "w", 102, 202, f.mem, &job, &err));
+    CHECK_STR(job.id, "b1"); /* no limit of its own, nor of the server's */
+    OK(store_job_claim(f.s, "w", 103, 203, f.mem, &job, &err));
+    CHECK_STR(job.id, "b2");
+    OK(store_tenant_update(f.s, f.a, "{\"quotas\":{\"running_jobs\":0}}", 0, &err));
+    OK(store_job_claim(f.s, "w", 104, 204, f.mem, &job, &err));
+    CHECK_STR(job.id, "a2");
+    OK(store_tenant_update(f.s, f.a, NULL, 0, &err));
+    OK(store_job_claim(f.s, "w", 105, 205, f.mem, &job, &err));
+    CHECK_STR(job.id, "a3");
+    tear_down(&f);
+}
+
 static void leases(void)
 {
     struct fixture f = set_up();
@@ -381,6 +408,7 @@ int main(void)
     RUN(create_and_read);
     RUN(pages_and_metadata);
     RUN(claims_take_turns);
+    RUN(a_tenant_runs_no_more_than_its_limit);
     RUN(leases);
     RUN(cancelling);
     RUN(publishing);
