@@ -2,13 +2,14 @@
 # run.sh: mp2 beside the peers a user would pick instead. Installs them (pinned; some 5 GiB, most of it
 # PyTorch) into build/peers, builds mp2, measures in turns, prints a table. Let nothing else run.
 #
-#   tests/bench/run.sh [--rounds N] [--seconds S] [--threads N] [--json FILE] [CASE...]
+#   tests/bench/run.sh [--rounds N] [--seconds S] [--threads N] [--json FILE] [CASE...]   peers.py
+#   tests/bench/run.sh serving [--rounds N] [--seconds S] [http] [jobs] [beside]          serving.py
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$top"
 . conf/packages.sh
 # shellcheck disable=SC2086
-install_missing $BUILD_PACKAGES python3 python3-venv
+install_missing $BUILD_PACKAGES $RUN_PACKAGES python3 python3-venv
 if ! cmp -s tests/bench/requirements.txt build/peers/installed.txt; then
     python3 -m venv build/peers
     build/peers/bin/pip install -q -r tests/bench/requirements.txt
@@ -18,4 +19,8 @@ cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 cmake --build build --target mp2 >/dev/null
 # a BLAS core chosen for another library's sake would slow the peers' and ours alike
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+if [ "${1:-}" = serving ]; then
+    shift
+    exec build/peers/bin/python tests/bench/serving.py "$@"
+fi
 exec build/peers/bin/python tests/bench/peers.py "$@"
