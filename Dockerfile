@@ -5,7 +5,7 @@
 FROM debian:trixie-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
     gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev libuv1-dev libopenblas-pthread-dev \
-    libjansson-dev libsqlite3-dev libsodium-dev libutf8proc-dev && rm -rf /var/lib/apt/lists/*
+    libjansson-dev libsqlite3-dev libsodium-dev libutf8proc-dev libgnutls28-dev && rm -rf /var/lib/apt/lists/*
 COPY . /src
 RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DMP2_TESTS=OFF \
     -DCMAKE_INSTALL_PREFIX=/usr && cmake --build /build && DESTDIR=/out cmake --install /build
@@ -13,7 +13,7 @@ RUN cmake -S /src -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DMP2_TESTS=OFF 
 FROM debian:trixie-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
     libmicrohttpd12 libuv1 libopenblas0-pthread libjansson4 libsqlite3-0 libsodium23 libutf8proc3 \
-    curl && rm -rf /var/lib/apt/lists/* && useradd --system --home /data mp2 && \
+    libgnutls30t64 curl && rm -rf /var/lib/apt/lists/* && useradd --system --home /data mp2 && \
     install -d -o mp2 -g mp2 -m 0700 /data
 COPY --from=build /out /
 USER mp2

@@ -2,7 +2,8 @@
 # Sourced by conf/serve.sh and tests/run.sh.
 
 BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev libuv1-dev
-  libopenblas-pthread-dev libjansson-dev libsqlite3-dev libsodium-dev libutf8proc-dev"
+  libopenblas-pthread-dev libjansson-dev libsqlite3-dev libsodium-dev libutf8proc-dev
+  libgnutls28-dev"
 RUN_PACKAGES="curl jq"
 TEST_PACKAGES="python3 python3-venv git sqlite3 chromium fonts-noto-cjk"
 LINT_PACKAGES="clang clang-format libclang-rt-14-dev"

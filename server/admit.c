@@ -6,6 +6,7 @@
  * is read and dropped first: closing on a client that still sends could make it lose the answer.
  * What fails the gate is answered at once and closed, because where that request ends is in doubt.
  */
+#include "server/cors.h"
 #include "server/gate.h"
 #include "server/http_internal.h"
 
@@ -164,6 +165,19 @@ static bool take_query(struct request *req)
 
 /* ---- who, what, how large --------------------------------------------------------------------------------- */
 
+/* A browser asks before a page of another origin may send a request with a key. The origin itself is
+ * answered in reply.c, as for every answer. */
+static void answer_preflight(struct request *req, const char *allow)
+{
+    const char *origin = request_header(req, "Origin");
+    if (request_header(req, "Access-Control-Request-Method") != NULL &&
+        cors_allow(req->http->server->config->cors_origins, origin) != NULL) {
+        reply_header(req, "Access-Control-Allow-Methods", allow);
+        reply_header(req, "Access-Control-Allow-Headers", CORS_REQUEST_HEADERS);
+        reply_header(req, "Access-Control-Max-Age", CORS_MAX_AGE);
+    }
+}
+
 static bool check_endpoint(struct request *req)
 {
     struct endpoint_match match;
@@ -171,6 +185,7 @@ static bool check_endpoint(struct request *req)
     req->api = match.api;
     if (match.path_known && strcmp(req->method, "OPTIONS") == 0) {
         reply_header(req, "Allow", match.allow);
+        answer_preflight(req, match.allow);
         reply_empty(req, 204);
         return false;
     }
@@ -190,6 +205,32 @@ static bool check_endpoint(struct request *req)
         return false;
     }
     return take_query(req);
+}
+
+/* Before the key is looked at, so that guessing is bounded, too. */
+static bool check_address(struct request *req)
+{
+    struct http *http = req->http;
+    uint64_t limit = http->server->config->max_requests_per_ip;
+    if (req->endpoint->scopes == 0 || limit == 0) {
+        return true;
+    }
+    int64_t wait = peers_take(http->peers, &req->client, limit, clock_ms());
+    if (wait == 0) {
+        return true;
+    }
+    counter_add(&http->rejected[REJECT_ADDRESS], 1);
+    char detail[160];
+    snprintf(detail, sizeof detail,
+             "%" PRIu64 " requests a minute are taken from one address (setting "
+             "max_requests_per_ip); the next one in %" PRId64 " ms",
+             limit, wait);
+    reply_error(req, &(struct error_view){.status = 429,
+                                          .code = "address_limit",
+                                          .detail = detail,
+                                          .request_id = req->id,
+                                          .retry_ms = wait});
+    return false;
 }
 
 static bool check_key(struct request *req)
@@ -310,6 +351,44 @@ static bool check_body(struct request *req)
 
 /* ---- the first call ------------------------------------------------------------------------------------------ */
 
+struct forwarded {
+    char text[1024];
+    size_t len;
+};
+
+/* Every X-Forwarded-For there is, in order: a client may have sent one of its own. */
+static enum MHD_Result join_forwarded(void *cls, enum MHD_ValueKind kind, const char *name,
+                                      const char *value)
+{
+    (void)kind;
+    struct forwarded *joined = cls;
+    if (strcasecmp(name, "X-Forwarded-For") != 0 || value == NULL) {
+        return MHD_YES;
+    }
+    /* Room is kept for the end, which the nearest proxy wrote. */
+    size_t len = strlen(value), room = sizeof joined->text - 2;
+    value += len > room ? len - room : 0;
+    len = len > room ? room : len;
+    if (joined->len + len > room) {
+        joined->len = 0;
+    }
+    joined->len += (size_t)snprintf(joined->text + joined->len, sizeof joined->text - joined->len,
+                                    "%s%.*s", joined->len > 0 ? "," : "", (int)len, value);
+    return MHD_YES;
+}
+
+static void find_client(struct request *req)
+{
+    const struct http *http = req->http;
+    struct forwarded joined = {"", 0};
+    req->client = req->conn->peer;
+    if (http->n_trusted > 0 && address_in(&req->client, http->trusted, http->n_trusted)) {
+        MHD_get_connection_values(req->conn->mhd, MHD_HEADER_KIND, join_forwarded, &joined);
+        req->client = address_client(&req->conn->peer, joined.len > 0 ? joined.text : NULL,
+                                     http->trusted, http->n_trusted);
+    }
+}
+
 static void take_request_line(struct request *req, const char *method, const char *version)
 {
     const char *id = request_header(req, "x-request-id");
@@ -321,6 +400,7 @@ static void take_request_line(struct request *req, const char *method, const cha
     req->method = req->head ? "GET" : request_printf(req, "%s", method);
     snprintf(req->version, sizeof req->version, "%s", version);
     split_target(req);
+    find_client(req);
 }
 
 /* X-Request-Timeout: seconds. */
@@ -346,8 +426,8 @@ static bool check_timeout(struct request *req)
 /* True: the answer is made already. */
 static bool decide(struct request *req)
 {
-    if (!check_endpoint(req) || !check_key(req) || !check_timeout(req) || !check_room(req) ||
-        !check_body(req)) {
+    if (!check_endpoint(req) || !check_address(req) || !check_key(req) || !check_timeout(req) ||
+        !check_room(req) || !check_body(req)) {
         return true;
     }
     if (req->endpoint->body == BODY_STREAM) {

@@ -91,6 +91,7 @@ struct batcher_options {
     size_t max_tokens;      /* of a batch, at most; raised to the model's positions */
     size_t max_sequences;   /* of a batch */
     double target_seconds;  /* of a batch's computation; 0: always gather up to max_tokens */
+    double warmup_seconds;  /* at most, for measuring at start */
     struct fair_load limit; /* of all that is inside; tokens as estimated before encoding */
 };
 

@@ -41,11 +41,12 @@ static eng_status calibrate(struct batcher *b, const float *mix, eng_error *err)
     size_t most = b->options.max_tokens / len;
     most = most < b->options.max_sequences ? most : b->options.max_sequences;
     double seconds = 0, target = b->options.target_seconds;
+    int64_t until = clock_us() + (int64_t)(b->options.warmup_seconds * 1e6);
     eng_status status = probe(b, ids, len, 1, mix, &seconds, err);
     size_t n = 1;
     while (status == ENG_OK) {
         status = probe(b, ids, len, n, mix, &seconds, err);
-        if (seconds >= target || n == most) {
+        if (seconds >= target || n == most || clock_us() >= until) {
             break;
         }
         n = n * 2 < most ? n * 2 : most;

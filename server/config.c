@@ -1,6 +1,9 @@
 /* config.c: one table made from CONFIG_LIST; everything else walks it. */
 #include "server/config.h"
 
+#include "server/address.h"
+#include "server/cors.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -14,14 +17,18 @@ struct setting {
     size_t offset;
     const char *text; /* default */
     uint64_t least, most;
+    bool live;
     const char *help;
 };
 
 static const struct setting settings[] = {
-#define CONFIG_ROW(kind, name, text, least, most, help)                                            \
-    {KIND_##kind, #name, offsetof(struct config, name), text, least, most, help},
-    CONFIG_LIST(CONFIG_ROW)
-#undef CONFIG_ROW
+#define CONFIG_FIXED(kind, name, text, least, most, help)                                          \
+    {KIND_##kind, #name, offsetof(struct config, name), text, least, most, false, help},
+#define CONFIG_LIVE(kind, name, text, least, most, help)                                           \
+    {KIND_##kind, #name, offsetof(struct config, name), text, least, most, true, help},
+    CONFIG_LIST(CONFIG_FIXED, CONFIG_LIVE)
+#undef CONFIG_FIXED
+#undef CONFIG_LIVE
 };
 #define SETTINGS (sizeof settings / sizeof settings[0])
 
@@ -88,6 +95,25 @@ static void print_number(char *text, size_t size, enum kind kind, uint64_t numbe
     snprintf(text, size, "%llu%s", (unsigned long long)(number / best->factor), best->suffix);
 }
 
+/* What a text must be beyond being one of its choices. */
+static const struct {
+    const char *name;
+    bool (*ok)(const char *value, char *why, size_t size);
+} text_checks[] = {{"listen", address_listen_ok},
+                   {"trusted_proxies", address_networks_ok},
+                   {"cors_origins", cors_origins_ok}};
+
+static bool check_text(const struct setting *setting, const char *value,
+                       char why[CONFIG_ERROR_SIZE])
+{
+    for (size_t i = 0; i < sizeof text_checks / sizeof text_checks[0]; i++) {
+        if (strcmp(text_checks[i].name, setting->name) == 0) {
+            return text_checks[i].ok(value, why, CONFIG_ERROR_SIZE);
+        }
+    }
+    return true;
+}
+
 /* Choices are the words of a help that ends in "[a|b|c]". */
 static bool is_choice(const char *help, const char *value)
 {
@@ -113,6 +139,9 @@ static bool set_text(struct config *config, const struct setting *setting, const
     if (!is_choice(setting->help, value)) {
         snprintf(why, CONFIG_ERROR_SIZE, "%s is one of %s, got \"%.64s\"", setting->name,
                  strrchr(setting->help, '['), value);
+        return false;
+    }
+    if (!check_text(setting, value, why)) {
         return false;
     }
     char *copy = strdup(value);
@@ -242,6 +271,75 @@ void config_free(struct config *config)
     free(config);
 }
 
+bool config_check(const struct config *config, char why[CONFIG_ERROR_SIZE])
+{
+    if ((config->tls_certificate[0] != '\0') != (config->tls_key[0] != '\0')) {
+        snprintf(why, CONFIG_ERROR_SIZE,
+                 "tls_certificate and tls_key are given together or not at all");
+        return false;
+    }
+    return true;
+}
+
+/* ---- reloading ------------------------------------------------------------------------------- */
+
+static bool is_same(const struct setting *setting, const struct config *a, const struct config *b)
+{
+    const char *at = (const char *)a + setting->offset, *bt = (const char *)b + setting->offset;
+    switch (setting->kind) {
+    case KIND_text:
+        return strcmp(*(char *const *)at, *(char *const *)bt) == 0;
+    case KIND_flag:
+        return *(const bool *)at == *(const bool *)bt;
+    default:
+        return memcmp(at, bt, sizeof(uint64_t)) == 0;
+    }
+}
+
+/* False: out of memory. */
+static bool copy_setting(const struct setting *setting, struct config *to,
+                         const struct config *from)
+{
+    const char *source = (const char *)from + setting->offset;
+    if (setting->kind == KIND_text) {
+        char *copy = strdup(*(char *const *)source);
+        if (copy == NULL) {
+            return false;
+        }
+        free(*(char **)member(to, setting));
+        *(char **)member(to, setting) = copy;
+    } else {
+        memcpy(member(to, setting), source,
+               setting->kind == KIND_flag ? sizeof(bool) : sizeof(uint64_t));
+    }
+    return true;
+}
+
+static void append_name(char list[CONFIG_ERROR_SIZE], const char *name)
+{
+    size_t len = strlen(list);
+    snprintf(list + len, CONFIG_ERROR_SIZE - len, "%s%s", len > 0 ? ", " : "", name);
+}
+
+bool config_merge(struct config *fresh, const struct config *now, char changed[CONFIG_ERROR_SIZE],
+                  char kept[CONFIG_ERROR_SIZE])
+{
+    changed[0] = kept[0] = '\0';
+    for (size_t i = 0; i < SETTINGS; i++) {
+        const struct setting *setting = &settings[i];
+        if (is_same(setting, fresh, now)) {
+            continue;
+        }
+        append_name(setting->live ? changed : kept, setting->name);
+        if (!setting->live && !copy_setting(setting, fresh, now)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
 static char *trim(char *text)
 {
     while (isspace((unsigned char)*text)) {
@@ -356,11 +454,13 @@ void config_print(FILE *out)
         "#\n"
         "# A setting is also an environment variable (max_json: MP2_MAX_JSON) and an option of\n"
         "# `mp2 serve` (--max-json). Options win over the environment, the environment over this\n"
-        "# file. Sizes take K, M, G (1024); times ms, s, m, h, d.\n",
+        "# file. Sizes take K, M, G (1024); times ms, s, m, h, d. Settings marked \"live\" are "
+        "read\n"
+        "# again on SIGHUP, the others at start only.\n",
         out);
     for (size_t i = 0; i < SETTINGS; i++) {
         const struct setting *setting = &settings[i];
-        fprintf(out, "\n# %s", setting->help);
+        fprintf(out, "\n# %s%s", setting->live ? "(live) " : "", setting->help);
         if (setting->kind != KIND_text && setting->kind != KIND_flag) {
             char least[32], most[32];
             print_number(least, sizeof least, setting->kind, setting->least);

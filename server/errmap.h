@@ -19,6 +19,7 @@ struct error_view {
     const char *pointer;              /* or NULL */
     const struct problems *problems;  /* or NULL */
     const struct quota_excess *quota; /* or NULL: of a 429 */
+    int64_t retry_ms;                 /* of a 429 or 503 without quota; 0: not known */
 };
 
 /* application/problem+json (RFC 9457), or the shape of OpenAI or the Open Inference Protocol. NULL: out of memory. */

@@ -109,6 +109,9 @@ static void conn_open(struct http *http, struct MHD_Connection *mhd, void **cont
     }
     conn->mhd = mhd;
     conn->fd = info->connect_fd;
+    info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    conn->counted = info != NULL && address_of(info->client_addr, &conn->peer) &&
+                    peers_connected(http->peers, &conn->peer);
     conn->idle_since = clock_ms();
     conn->deadline = conn->idle_since + http->server->config->headers_timeout;
     conn->next = http->conns;
@@ -132,7 +135,26 @@ static void conn_close(struct http *http, struct conn *conn)
         }
         http->n_conns--;
     }
+    if (conn->counted) {
+        peers_gone(http->peers, &conn->peer);
+    }
     free(conn);
+}
+
+/* Too many connections of one address are closed before a byte is read. */
+static enum MHD_Result on_accept(void *cls, const struct sockaddr *from, socklen_t len)
+{
+    (void)len;
+    struct http *http = cls;
+    struct address peer;
+    uint64_t most = http->server->config->max_connections_per_ip;
+    if (most == 0 || !address_of(from, &peer) ||
+        address_in(&peer, http->trusted, http->n_trusted) ||
+        peers_connections(http->peers, &peer) < most) {
+        return MHD_YES;
+    }
+    counter_add(&http->rejected[REJECT_ADDRESS], 1);
+    return MHD_NO;
 }
 
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
@@ -174,6 +196,11 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
 static void write_access_line(const struct request *req, int64_t us)
 {
     struct log_line line;
+    char from[ADDRESS_TEXT];
+    if (!req->http->server->config->access_log && req->status < 500) {
+        return;
+    }
+    address_print(&req->client, from);
     /* Probes and scrapers ask every few seconds. */
     bool probe = req->endpoint != NULL && req->endpoint->scopes == 0 && req->status < 400;
     log_begin(&line, probe ? LOG_DEBUG : LOG_INFO, "request");
@@ -181,6 +208,7 @@ static void write_access_line(const struct request *req, int64_t us)
     log_text(&line, "method", req->head ? "HEAD" : req->method);
     log_text(&line, "path", req->path);
     log_number(&line, "status", req->status);
+    log_text(&line, "from", from);
     log_text(&line, "tenant", req->who.tenant != NULL ? req->who.tenant->name : NULL);
     log_text(&line, "key", req->who.tenant != NULL ? req->who.key_id : NULL);
     if (req->trace[0] != '\0') {
@@ -328,41 +356,6 @@ static void on_sweep(uv_timer_t *timer)
 
 /* ---- starting ------------------------------------------------------------------------------------------------ */
 
-/* "ADDRESS:PORT", "[v6]:PORT". */
-static bool parse_listen(const char *text, struct sockaddr_storage *out, char *why, size_t size)
-{
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    size_t len = colon != NULL ? (size_t)(colon - text) : 0;
-    char *end = NULL;
-    unsigned long port = colon != NULL ? strtoul(colon + 1, &end, 10) : 65536;
-    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-    memset(out, 0, sizeof *out);
-    bool ok = len > 0 && len < sizeof host && end != colon + 1 && *end == '\0' && port <= 65535;
-    if (ok) {
-        bool brackets = text[0] == '[' && text[len - 1] == ']';
-        snprintf(host, sizeof host, "%.*s", (int)(brackets ? len - 2 : len),
-                 brackets ? text + 1 : text);
-        if (!brackets && inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
-            v4->sin_family = AF_INET;
-            v4->sin_port = htons((uint16_t)port);
-        } else if (brackets && inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
-            v6->sin6_family = AF_INET6;
-            v6->sin6_port = htons((uint16_t)port);
-        } else {
-            ok = false;
-        }
-    }
-    if (!ok) {
-        snprintf(why, size,
-                 "listen wants ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, got "
-                 "\"%.64s\"",
-                 text);
-    }
-    return ok;
-}
-
 /* The socket is ours, so that errors name the address and port 0 works in every version. */
 static int listen_socket(const struct sockaddr_storage *address, const char *text, char *why,
                          size_t size)
@@ -387,16 +380,17 @@ static void write_url(struct http *http, int fd)
     struct sockaddr_storage address;
     socklen_t len = sizeof address;
     char host[64] = "?";
+    const char *scheme = http->tls != NULL ? "https" : "http";
     memset(&address, 0, sizeof address);
     getsockname(fd, (struct sockaddr *)&address, &len);
     if (address.ss_family == AF_INET6) {
         const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address;
         inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
-        snprintf(http->url, sizeof http->url, "http://[%s]:%u", host, ntohs(v6->sin6_port));
+        snprintf(http->url, sizeof http->url, "%s://[%s]:%u", scheme, host, ntohs(v6->sin6_port));
     } else {
         const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address;
         inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
-        snprintf(http->url, sizeof http->url, "http://%s:%u", host, ntohs(v4->sin_port));
+        snprintf(http->url, sizeof http->url, "%s://%s:%u", scheme, host, ntohs(v4->sin_port));
     }
 }
 
@@ -409,14 +403,23 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd)
         {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, http},
         {MHD_OPTION_URI_LOG_CALLBACK, (intptr_t)on_target, http},
         {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)config->max_connections, NULL},
-        {MHD_OPTION_PER_IP_CONNECTION_LIMIT, (intptr_t)config->max_connections_per_ip, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)(config->idle_timeout / 1000 + 1), NULL},
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)config->connection_memory, NULL},
         {MHD_OPTION_LISTEN_SOCKET, (intptr_t)fd, NULL},
         {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
         {MHD_OPTION_END, 0, NULL}};
-    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
-                            NULL, on_request, http, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+    struct MHD_OptionItem tls_options[] = {
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
+        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)tls_retrieve},
+        {MHD_OPTION_END, 0, NULL}};
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    if (http->tls != NULL) {
+        flags |= MHD_USE_TLS;
+    } else {
+        tls_options[0].option = MHD_OPTION_END;
+    }
+    return MHD_start_daemon(flags, 0, on_accept, http, on_request, http, MHD_OPTION_ARRAY, options,
+                            MHD_OPTION_ARRAY, tls_options, MHD_OPTION_END);
 }
 
 static bool open_handles(struct http *http)
@@ -437,10 +440,50 @@ static bool open_handles(struct http *http)
     return true;
 }
 
+/* Certificate, trusted proxies, addresses. False: `why`. */
+static bool prepare(struct http *http, char *why, size_t size)
+{
+    const struct config *config = http->server->config;
+    if (!address_networks(config->trusted_proxies, http->trusted, &http->n_trusted, why, size)) {
+        return false;
+    }
+    http->peers = peers_new();
+    if (http->peers == NULL) {
+        snprintf(why, size, "out of memory");
+        return false;
+    }
+    if (config->tls_certificate[0] != '\0') {
+        http->tls = tls_new(config->tls_certificate, config->tls_key, why, size);
+        return http->tls != NULL;
+    }
+    return true;
+}
+
+bool http_reload(struct server *server, const struct config *fresh, char *why, size_t size)
+{
+    struct http *http = server->http;
+    struct network trusted[ADDRESS_MAX_NETWORKS];
+    size_t n = 0;
+    if (!address_networks(fresh->trusted_proxies, trusted, &n, why, size)) {
+        return false;
+    }
+    if ((fresh->tls_certificate[0] != '\0') != (http->tls != NULL)) {
+        snprintf(why, size, "TLS is turned on or off by a restart (setting tls_certificate)");
+        return false;
+    }
+    if (http->tls != NULL &&
+        !tls_reload(http->tls, fresh->tls_certificate, fresh->tls_key, why, size)) {
+        return false;
+    }
+    memcpy(http->trusted, trusted, sizeof trusted);
+    http->n_trusted = n;
+    return true;
+}
+
 bool http_start(struct server *server, char *why, size_t size)
 {
     struct sockaddr_storage address;
-    if (!parse_listen(server->config->listen, &address, why, size)) {
+    if (!address_listen(server->config->listen, &address, why, size)) {
         return false;
     }
     struct http *http = calloc(1, sizeof *http);
@@ -454,6 +497,11 @@ bool http_start(struct server *server, char *why, size_t size)
     }
     server->http = http;
     http->server = server;
+    if (!prepare(http, why, size)) {
+        close(fd);
+        http_stop(server);
+        return false;
+    }
     write_url(http, fd);
     MHD_set_panic_func(on_panic, NULL);
     http->daemon = http_counters_new(http) ? start_daemon(http, fd) : NULL;
@@ -578,6 +626,8 @@ void http_free(struct http *http)
     if (http != NULL) {
         free(http->durations);
         free(http->answers);
+        tls_free(http->tls);
+        peers_free(http->peers);
         free(http);
     }
 }

@@ -165,6 +165,9 @@ bool request_store(struct request *req, storeq_fn run, bool alone, request_store
 
 /* Binds and begins to serve. False: `why` says what. */
 bool http_start(struct server *server, char *why, size_t size);
+struct config;
+/* Takes certificate and trusted proxies of new settings. False: `why`; nothing changed. */
+bool http_reload(struct server *server, const struct config *fresh, char *why, size_t size);
 const char *http_url(const struct http *http); /* "http://127.0.0.1:8080" with the real port */
 void http_drain(struct server *server);        /* no new connections; answers close theirs */
 bool http_idle(struct server *server);         /* no request and no connection is left */

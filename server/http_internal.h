@@ -12,6 +12,7 @@
 #ifndef SERVER_HTTP_INTERNAL_H
 #define SERVER_HTTP_INTERNAL_H
 
+#include "server/address.h"
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/endpoints.h"
@@ -19,6 +20,8 @@
 #include "server/http.h"
 #include "server/loop.h"
 #include "server/metrics.h"
+#include "server/peers.h"
+#include "server/tls.h"
 #include "server/trace.h"
 #include "server/workers.h"
 
@@ -34,6 +37,7 @@ enum reject {
     REJECT_TOO_LARGE,
     REJECT_SLOW,
     REJECT_DEADLINE,
+    REJECT_ADDRESS,
     REJECT_QUOTA,
     REJECT_REASONS = REJECT_QUOTA + QUOTA_KINDS
 };
@@ -56,6 +60,8 @@ struct conn {
     int fd;
     int64_t deadline; /* clock_ms; what for depends on the request's state */
     int64_t idle_since;
+    struct address peer;
+    bool counted;        /* in http->peers */
     struct request *req; /* the one being read or answered, or NULL */
     struct conn *next, **link;
 };
@@ -97,6 +103,7 @@ struct request {
     struct pair query[MAX_QUERY];
     size_t n_query;
     struct auth_identity who;
+    struct address client; /* the other end, or whom a trusted proxy names */
 
     struct arena_block *arena;
     size_t arena_total;
@@ -155,6 +162,10 @@ struct http {
     unsigned handles_closing;
     bool inside, again; /* in MHD_run; run it once more */
     bool quiesced, stopping;
+    struct tls *tls; /* NULL: plain HTTP */
+    struct peers *peers;
+    struct network trusted[ADDRESS_MAX_NETWORKS];
+    size_t n_trusted;
 
     struct conn *conns;
     struct request *requests;

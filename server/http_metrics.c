@@ -38,8 +38,8 @@ void http_count(struct request *req)
 }
 
 static const char *const api_names[] = {"native", "openai", "hf", "oip"};
-static const char *const reject_names[REJECT_QUOTA] = {"gate",      "auth", "full",    "draining",
-                                                       "too_large", "slow", "deadline"};
+static const char *const reject_names[REJECT_QUOTA] = {"gate",      "auth", "full",     "draining",
+                                                       "too_large", "slow", "deadline", "address"};
 
 static void row_labels(size_t row, char *text, size_t size)
 {
@@ -95,5 +95,12 @@ void http_write_metrics(struct metrics_out *out, void *arg)
     metrics_gauge(out, "mp2_streams", "Event streams open now.", (double)http->n_streams);
     metrics_counter(out, "mp2_streams_total", "Event streams begun.",
                     (double)counter_value(&http->streams));
+    metrics_gauge(out, "mp2_client_addresses", "Client addresses that are kept in mind.",
+                  (double)peers_count(http->peers));
+    if (http->tls != NULL) {
+        metrics_gauge(out, "mp2_tls_certificate_not_after_seconds",
+                      "End of the certificate's validity, seconds since 1970.",
+                      (double)tls_not_after(http->tls));
+    }
     metrics_gauge(out, "mp2_body_bytes", "Memory of request bodies.", (double)http->body_bytes);
 }

@@ -74,10 +74,15 @@ static void *write_lines(void *arg)
     return NULL;
 }
 
-void log_open(enum log_level level, bool json)
+void log_set(enum log_level level, bool json)
 {
     log_state.level = (int)level;
     log_state.json = json;
+}
+
+void log_open(enum log_level level, bool json)
+{
+    log_set(level, json);
     pthread_mutex_lock(&log_state.lock);
     log_state.ring = malloc(RING_BYTES);
     log_state.stopping = false;
@@ -139,7 +144,7 @@ static void add_escaped(struct log_line *line, const char *text)
 
 static void add_key(struct log_line *line, const char *key)
 {
-    if (log_state.json) {
+    if (line->json) {
         add_text(line, line->len > 1 ? "," : "");
         add_escaped(line, key);
         add_text(line, ":");
@@ -163,7 +168,7 @@ void log_text(struct log_line *line, const char *key, const char *value)
         return;
     }
     add_key(line, key);
-    if (!log_state.json && is_bare(value)) {
+    if (!line->json && is_bare(value)) {
         add_text(line, value);
     } else {
         add_escaped(line, value);
@@ -196,6 +201,7 @@ void log_begin(struct log_line *line, enum log_level level, const char *event)
 {
     line->len = 0;
     line->off = (int)level < log_state.level;
+    line->json = log_state.json;
     if (line->off) {
         return;
     }
@@ -206,7 +212,7 @@ void log_begin(struct log_line *line, enum log_level level, const char *event)
     gmtime_r(&now.tv_sec, &utc);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
     snprintf(stamp, sizeof stamp, "%s.%03dZ", date, (int)(now.tv_nsec / 1000000));
-    add_text(line, log_state.json ? "{" : "");
+    add_text(line, line->json ? "{" : "");
     log_text(line, "time", stamp);
     log_text(line, "level", level_names[level]);
     log_text(line, "event", event);
@@ -236,7 +242,7 @@ void log_end(struct log_line *line)
     if (line->off) {
         return;
     }
-    if (log_state.json) {
+    if (line->json) {
         line->text[line->len++] = '}';
     }
     line->text[line->len++] = '\n';

@@ -21,12 +21,14 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 struct log_line {
     size_t len;
-    bool off; /* below the level */
+    bool off;  /* below the level */
+    bool json; /* the form it began with: a reload may change it meanwhile */
     char text[1024];
 };
 
 /* Before log_open lines go straight to stderr, level info. */
 void log_open(enum log_level level, bool json);
+void log_set(enum log_level level, bool json); /* any thread, at any time */
 void log_close(void);
 uint64_t log_dropped(void);
 

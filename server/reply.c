@@ -2,6 +2,7 @@
  * sent when libmicrohttpd next calls for it (reply_send). The first reply counts: a completion that
  * comes after a deadline makes none.
  */
+#include "server/cors.h"
 #include "server/http_internal.h"
 #include "server/log.h"
 
@@ -68,6 +69,42 @@ static void add_quota_headers(struct request *req)
     }
 }
 
+/* For pages of other origins (cors.h). */
+static void add_cors(struct request *req)
+{
+    const char *list = req->http->server->config->cors_origins;
+    if (list[0] == '\0') {
+        return;
+    }
+    const char *allowed = cors_allow(list, request_header(req, "Origin"));
+    MHD_add_response_header(req->response, "Vary", "Origin");
+    if (allowed != NULL) {
+        MHD_add_response_header(req->response, "Access-Control-Allow-Origin", allowed);
+        MHD_add_response_header(req->response, "Access-Control-Expose-Headers",
+                                CORS_ANSWER_HEADERS);
+    }
+}
+
+/* What every answer says to a browser unless its endpoint said it already: an answer is no page. */
+static void add_security(struct request *req)
+{
+    static const struct pair all[] = {
+        {"Cache-Control", "no-store"},
+        {"Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"},
+        {"Referrer-Policy", "no-referrer"},
+        {"X-Frame-Options", "DENY"},
+        {"Cross-Origin-Resource-Policy", "same-origin"}};
+    MHD_add_response_header(req->response, "X-Content-Type-Options", "nosniff");
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (!has_header(req, all[i].name)) {
+            MHD_add_response_header(req->response, all[i].name, all[i].value);
+        }
+    }
+    if (req->http->tls != NULL) {
+        MHD_add_response_header(req->response, "Strict-Transport-Security", "max-age=31536000");
+    }
+}
+
 static void add_headers(struct request *req, const char *content_type)
 {
     struct MHD_Response *response = req->response;
@@ -78,10 +115,8 @@ static void add_headers(struct request *req, const char *content_type)
     if (req->trace[0] != '\0') {
         MHD_add_response_header(response, "traceparent", req->trace);
     }
-    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (!has_header(req, "Cache-Control")) {
-        MHD_add_response_header(response, "Cache-Control", "no-store");
-    }
+    add_security(req);
+    add_cors(req);
     if (req->status >= 400 && !status_is_passing(req->status)) {
         MHD_add_response_header(response, "x-should-retry", "false");
     }
@@ -185,7 +220,7 @@ void reply_error(struct request *req, const struct error_view *view)
         return;
     }
     if (view->status == 503 || view->status == 429) {
-        int64_t known = view->quota != NULL ? view->quota->wait_ms : 0;
+        int64_t known = view->quota != NULL ? view->quota->wait_ms : view->retry_ms;
         int64_t ms = known > 0 ? known : RETRY_MS;
         snprintf(req->retry_seconds, sizeof req->retry_seconds, "%" PRId64, (ms + 999) / 1000);
         snprintf(req->retry_ms, sizeof req->retry_ms, "%" PRId64, ms);

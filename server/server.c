@@ -4,11 +4,12 @@
  * listener last, so that the first request finds everything there. Stop: the first SIGINT or SIGTERM
  * turns /readyz to 503, closes the door (after drain_delay), lets what is in flight finish and parts
  * hand back their work, at most drain_timeout; then everything ends in the reverse order. A second
- * signal ends the process at once: what was acknowledged is on disk already.
+ * signal ends the process at once: what was acknowledged is on disk already. SIGHUP reloads (reload.c).
  */
 #include "server/server.h"
 #include "server/auth.h"
-#include "server/batcher.h"
+#include "server/banner.h"
+#include "server/cgroup.h"
 #include "server/commands/commands.h"
 #include "server/config.h"
 #include "server/http.h"
@@ -16,12 +17,16 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/metrics.h"
+#include "server/notify.h"
+#include "server/reload.h"
 #include "server/storeq.h"
 #include "server/workers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -38,8 +43,9 @@ struct running {
     struct server server;
     size_t parts_started;
     char first_key[AUTH_KEY_CHARS + 1]; /* "" when there were keys already */
-    uv_signal_t signals[2];
-    uv_timer_t drain_timer;
+    struct cgroup_limits limits;
+    uv_signal_t signals[3];
+    uv_timer_t drain_timer, watchdog;
     unsigned handles_open;
     bool door_closed;
     int exit_code;
@@ -71,8 +77,26 @@ bool server_make_directories(const char *path)
     return true;
 }
 
+/* Into a new file that nobody else can read, before the database holds the key. False: said why. */
+static bool write_key_file(const char *path, const char *key)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    size_t len = strlen(key);
+    bool ok =
+        fd >= 0 && write(fd, key, len) == (ssize_t)len && write(fd, "\n", 1) == 1 && fsync(fd) == 0;
+    if (!ok) {
+        fprintf(stderr, "mp2: %s: cannot write the first key: %s (setting admin_key_file)\n", path,
+                strerror(errno));
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ok;
+}
+
 /* On a database without tenants: the tenant "default" and a key with every scope. */
-static store_status make_first_key(store *s, char key[AUTH_KEY_CHARS + 1], store_error *err)
+static store_status make_first_key(store *s, const char *file, char key[AUTH_KEY_CHARS + 1],
+                                   store_error *err)
 {
     store_mem *mem = store_mem_new();
     store_page page = {.limit = 1};
@@ -89,7 +113,7 @@ static store_status make_first_key(store *s, char key[AUTH_KEY_CHARS + 1], store
         store_key made = {
             .id = id, .scopes = AUTH_ALL_SCOPES, .label = "first admin key", .created = wall_ms()};
         auth_make_key(key, id, made.hash);
-        status = store_begin(s, err);
+        status = file[0] == '\0' || write_key_file(file, key) ? store_begin(s, err) : STORE_EIO;
         if (status == STORE_OK) {
             status = store_tenant_create(s, "default", NULL, made.created, &made.tenant, err);
         }
@@ -122,8 +146,8 @@ static int open_database(struct running *run, store **out)
     if (store_open(server->db_path, &options, out, &err) != STORE_OK) {
         return failed(EXIT_FAILED, err.text);
     }
-    if (make_first_key(*out, run->first_key, &err) != STORE_OK) {
-        return failed(EXIT_FAILED, err.text);
+    if (make_first_key(*out, server->config->admin_key_file, run->first_key, &err) != STORE_OK) {
+        return err.text[0] != '\0' ? failed(EXIT_FAILED, err.text) : EXIT_FAILED;
     }
     server->auth = auth_load(*out, &err);
     return server->auth != NULL ? EXIT_DONE : failed(EXIT_FAILED, err.text);
@@ -131,9 +155,19 @@ static int open_database(struct running *run, store **out)
 
 /* ---- starting -------------------------------------------------------------------------------------------- */
 
-static int open_model(struct server *server)
+/* Cores this process may run on. */
+static size_t core_count(void)
 {
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return count > 0 ? (size_t)count : 1;
+}
+
+static int open_model(struct running *run)
+{
+    struct server *server = &run->server;
     const struct config *config = server->config;
+    size_t threads = cgroup_threads(config->threads, core_count(), &run->limits);
     eng_error err = {0};
     const char *dir = default_model_dir(config->model[0] != '\0' ? config->model : NULL);
     if (dir == NULL) {
@@ -148,7 +182,7 @@ static int open_model(struct server *server)
     if (status != ENG_OK) {
         return failed(EXIT_NO_INPUT, err.text);
     }
-    if (eng_compute_start(config->threads, NULL, &server->compute, &err) != ENG_OK) {
+    if (eng_compute_start(threads, NULL, &server->compute, &err) != ENG_OK) {
         return failed(EXIT_FAILED, err.text);
     }
     return EXIT_DONE;
@@ -216,7 +250,7 @@ static int start(struct running *run)
     }
     int code = open_database(run, &writer);
     if (code == EXIT_DONE) {
-        code = open_model(server);
+        code = open_model(run);
     }
     if (code != EXIT_DONE) {
         store_close(writer);
@@ -224,34 +258,6 @@ static int start(struct running *run)
     }
     code = start_threads(server, writer);
     return code == EXIT_DONE ? start_parts(run) : code;
-}
-
-static void print_banner(const struct running *run)
-{
-    const struct server *server = &run->server;
-    const eng_model_info *model = eng_model_get_info(server->model);
-    const eng_bank_info *bank = eng_bank_get_info(server->bank);
-    const eng_compute_info *compute = eng_compute_get_info(server->compute);
-    printf("mp2 %s, %s\n", MP2_VERSION, http_library());
-    printf("model      %s: %zu layers, width %zu, %.1f million parameters, %.1f MiB\n", model->name,
-           model->layers, model->hidden, (double)model->parameters / 1e6,
-           (double)model->bytes / 1048576);
-    printf("bank       %s: %zu modules, %s\n", bank->name, bank->modules,
-           bank->layers > 1 ? "deep" : "shallow");
-    printf("threads    1 loop, %zu compute (%s), %llu workers, 1 store\n", compute->threads,
-           compute->kernel, (unsigned long long)server->config->workers);
-    if (server->batcher != NULL) {
-        struct batcher_stats stats;
-        batcher_get_stats(server->batcher, &stats);
-        printf("workspace  %.1f MiB, %zu tokens a batch\n", (double)stats.workspace_bytes / 1048576,
-               stats.budget_tokens);
-    }
-    printf("database   %s\n", server->db_path);
-    if (run->first_key[0] != '\0') {
-        printf("admin key  %s   (of tenant \"default\"; shown once, keep it)\n", run->first_key);
-    }
-    printf("listening  %s\n", http_url(server->http));
-    fflush(stdout);
 }
 
 /* ---- stopping --------------------------------------------------------------------------------------------- */
@@ -297,6 +303,22 @@ static void on_drain(uv_timer_t *timer)
     }
 }
 
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    (void)number;
+    struct running *run = handle->data;
+    if (run->server.drain_started_ms == 0) {
+        reload_settings(&run->server);
+    }
+}
+
+/* A loop that hangs does not come here, and systemd restarts it. */
+static void on_watchdog(uv_timer_t *timer)
+{
+    (void)timer;
+    notify_send("WATCHDOG=1");
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct running *run = handle->data;
@@ -306,6 +328,7 @@ static void on_signal(uv_signal_t *handle, int number)
         raise(number);
     }
     log_event(LOG_INFO, "stopping", "signal %d: finishing what is in flight", number);
+    notify_send("STOPPING=1\nSTATUS=finishing what is in flight");
     run->server.ready = false;
     run->server.drain_started_ms = clock_ms();
     uv_timer_start(&run->drain_timer, on_drain, 0, DRAIN_LOOK_MS);
@@ -313,16 +336,21 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void open_handles(struct running *run)
 {
-    static const int numbers[] = {SIGINT, SIGTERM};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     struct uv_loop_s *uv = loop_uv(run->server.loop);
-    for (size_t i = 0; i < 2; i++) {
+    int64_t watchdog_ms = notify_watchdog_ms();
+    for (size_t i = 0; i < 3; i++) {
         uv_signal_init(uv, &run->signals[i]);
         run->signals[i].data = run;
-        uv_signal_start(&run->signals[i], on_signal, numbers[i]);
+        uv_signal_start(&run->signals[i], numbers[i] == SIGHUP ? on_hangup : on_signal, numbers[i]);
     }
     uv_timer_init(uv, &run->drain_timer);
-    run->drain_timer.data = run;
-    run->handles_open = 3;
+    uv_timer_init(uv, &run->watchdog);
+    run->drain_timer.data = run->watchdog.data = run;
+    if (watchdog_ms > 0) {
+        uv_timer_start(&run->watchdog, on_watchdog, 0, (uint64_t)watchdog_ms);
+    }
+    run->handles_open = 5;
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -336,9 +364,11 @@ static void close_handles(struct running *run)
     if (run->handles_open == 0) {
         return;
     }
-    uv_close((uv_handle_t *)&run->signals[0], on_handle_closed);
-    uv_close((uv_handle_t *)&run->signals[1], on_handle_closed);
+    for (size_t i = 0; i < 3; i++) {
+        uv_close((uv_handle_t *)&run->signals[i], on_handle_closed);
+    }
     uv_close((uv_handle_t *)&run->drain_timer, on_handle_closed);
+    uv_close((uv_handle_t *)&run->watchdog, on_handle_closed);
     while (run->handles_open > 0) {
         uv_run(loop_uv(run->server.loop), UV_RUN_ONCE);
     }
@@ -365,6 +395,17 @@ static void stop(struct running *run)
     eng_model_free(server->model);
     metrics_free(server->metrics);
     auth_free(server->auth);
+    reload_fini(server);
+}
+
+/* Memory holds texts of tenants and for a moment new keys. A limit of one byte is too little for a core
+ * file, and the kernel takes it as "none" also when cores are piped to a program. */
+static void forbid_core_dumps(const struct config *config)
+{
+    const struct rlimit one = {1, 1};
+    if (!config->core_dumps) {
+        setrlimit(RLIMIT_CORE, &one);
+    }
 }
 
 /* Connections may need more descriptors than a shell gives by default. */
@@ -377,10 +418,13 @@ static void raise_descriptor_limit(void)
     }
 }
 
-int server_run(const struct config *config)
+int server_run(const struct config *config, const struct config_source *source)
 {
     static struct running run; /* zeroed; one server a process */
     run.server.config = config;
+    run.server.source = source;
+    forbid_core_dumps(config);
+    cgroup_read("/sys/fs/cgroup", "/proc/self/cgroup", &run.limits);
     run.server.started_ms = wall_ms();
     if (sodium_init() < 0) {
         return failed(EXIT_FAILED, "libsodium did not start");
@@ -391,9 +435,12 @@ int server_run(const struct config *config)
     int code = start(&run);
     if (code == EXIT_DONE) {
         open_handles(&run);
-        print_banner(&run);
+        bool in_file = run.first_key[0] != '\0' && config->admin_key_file[0] != '\0';
+        banner_print(&run.server, &run.limits, run.first_key,
+                     in_file ? config->admin_key_file : "");
         sodium_memzero(run.first_key, sizeof run.first_key);
         run.server.ready = true;
+        notify_send("READY=1\nSTATUS=serving");
         loop_run(run.server.loop);
         close_handles(&run);
     }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 struct config;
+struct old_config;
 struct loop;
 struct workers;
 struct storeq;
@@ -27,8 +28,16 @@ struct batcher;
 struct jobs;
 struct job_streams;
 
+/* Where settings come from, for SIGHUP. load: NULL with a sentence when they are wrong. */
+struct config_source {
+    struct config *(*load)(void *arg, char *why);
+    void *arg;
+};
+
 struct server {
-    const struct config *config;
+    const struct config *_Atomic config; /* a reload sets another; the old ones stay readable */
+    const struct config_source *source;
+    struct old_config *old_configs;
     const char *db_path;
     struct loop *loop;
     struct workers *workers;
@@ -74,6 +83,6 @@ extern const size_t server_parts_count;
 bool server_make_directories(const char *path);
 
 /* Runs a server until it is told to stop. Returns an exit code of commands.h. */
-int server_run(const struct config *config);
+int server_run(const struct config *config, const struct config_source *source);
 
 #endif

@@ -118,6 +118,7 @@ bool batcher_part_start(struct server *server, char *why, size_t size)
         .max_tokens = config->batch_tokens,
         .max_sequences = config->batch_sequences,
         .target_seconds = (double)config->batch_time * 1e-3,
+        .warmup_seconds = (double)config->warmup_timeout * 1e-3,
         .limit = {config->queue_requests, config->queue_tokens, config->queue_bytes}};
     eng_error err;
     if (batcher_start(&options, &server->batcher, &err) != ENG_OK) {

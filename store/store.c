@@ -308,6 +308,13 @@ store_status store_open_reader(const char *path, store **out, store_error *err)
     return STORE_OK;
 }
 
+const char *store_library(void)
+{
+    static char text[32];
+    snprintf(text, sizeof text, "SQLite %s", sqlite3_libversion());
+    return text;
+}
+
 /* ---- groups of writes ---------------------------------------------------------------------- */
 
 static store_status refuse_reader(store_error *err)

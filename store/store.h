@@ -99,8 +99,9 @@ STORE_MUST_CHECK store_status store_open(const char *path, const store_options *
                                          store **out, store_error *err);
 /* A read-only handle on a database that a writer opened before. */
 STORE_MUST_CHECK store_status store_open_reader(const char *path, store **out, store_error *err);
-void store_close(store *s);     /* ends an open group by undoing it; NULL is fine */
-int store_schema_version(void); /* the newest schema this build knows */
+void store_close(store *s);      /* ends an open group by undoing it; NULL is fine */
+int store_schema_version(void);  /* the newest schema this build knows */
+const char *store_library(void); /* "SQLite 3.40.1" */
 
 /* ---- groups of writes ---------------------------------------------------------------------- */
 

@@ -84,7 +84,7 @@ class Server:
         key = re.search(r"^admin key +(mp2_\S+)", self.out, re.M)
         if key:
             self.admin_key = key.group(1)
-        self.url = re.search(r"^listening +(http://\S+)", self.out, re.M).group(1)
+        self.url = re.search(r"^listening +(https?://\S+)", self.out, re.M).group(1)
         parts = urllib.parse.urlsplit(self.url)
         self.host, self.port = parts.hostname, parts.port
         self.settings["listen"] = f"{self.host}:{self.port}"
