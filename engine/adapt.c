@@ -84,26 +84,24 @@ static void random_route(struct rng *rng, float *route, size_t n)
     }
 }
 
-static eng_status make_start(struct learner *learner, eng_init init, float *route,
-                             eng_adapt_result *result, eng_error *err)
+static eng_status make_start(struct learner *learner, eng_error *err)
 {
-    size_t row = 0, n = learner->bank->info.route_len;
+    const struct learn_method *method = learner->method;
+    eng_init init = method->fixed_start ? method->start : learner->config.init;
+    char *from = learner->result->started_from;
+    size_t room = sizeof learner->result->started_from, n = learner->bank->info.route_len;
     eng_status status = ENG_OK;
-    const char *from = "average";
-    memset(route, 0, n * sizeof *route);
+    memset(learner->route, 0, n * sizeof *learner->route);
+    snprintf(from, room, "%s", init == ENG_INIT_RANDOM ? "random" : "average");
     if (init == ENG_INIT_RANDOM) {
-        from = "random";
-        random_route(&learner->rng, route, n);
+        random_route(&learner->rng, learner->route, n);
     } else if (init == ENG_INIT_RETRIEVE) {
-        status = retrieve_row(learner, &row, NULL, err);
-        if (status != ENG_OK) {
-            return status;
-        }
-        from = eng_bank_row_name(learner->bank, row);
-        eng_bank_row(learner->bank, row, route);
+        status = retrieve_route(learner, learner->route, from, room, err);
     }
-    snprintf(result->started_from, sizeof result->started_from, "%s", from);
-    return ENG_OK;
+    if (method->n_stages > 0 && method->stages[0].part != &learn_route) {
+        snprintf(from, room, "scratch");
+    }
+    return status;
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------- */
@@ -125,9 +123,9 @@ static void take_result(const struct learner *learner, const struct stage_run *r
 }
 
 /* The best of a stage becomes where the next one starts, and the result so far. */
-static void keep_best(struct learner *learner, const struct learn_part *part, struct stage_run *run,
-                      eng_adapt_result *result)
+static void keep_best(struct learner *learner, const struct learn_part *part, struct stage_run *run)
 {
+    eng_adapt_result *result = learner->result;
     if (!run->moved) {
         return;
     }
@@ -136,48 +134,66 @@ static void keep_best(struct learner *learner, const struct learn_part *part, st
         return;
     }
     part->use(learner, run->best);
-    memcpy(result->prompt, learner->prompt, result->prompt_len * sizeof *result->prompt);
+    memcpy(result->prompt, learner->carried.prompt, result->prompt_len * sizeof *result->prompt);
+    if (learner->carried.head != NULL) {
+        memcpy(result->head, learner->carried.head, result->head_len * sizeof *result->head);
+    }
     run->prompt_is_best = true;
 }
 
 /* The first look, at where the first part starts: everything learnt has to beat it. */
 static eng_status look_at_start(struct learner *learner, const struct learn_part *part,
-                                struct stage_run *run, eng_adapt_result *result, eng_error *err)
+                                struct stage_run *run, eng_error *err)
 {
     memcpy(run->best, run->params, part->size(learner) * sizeof *run->best);
     run->moved = true;
     part->use(learner, run->params);
     eng_status status = learner_look(learner, &run->look, err);
-    result->dev_accuracy_before = learner->dev.n > 0 ? run->look.accuracy : (double)NAN;
+    learner->result->dev_accuracy_before = learner->dev.n > 0 ? run->look.accuracy : (double)NAN;
     return status;
 }
 
-/* Stage `i`, or the start alone of a method that has none. */
-static eng_status run_stage(struct learner *learner, const struct learn_method *method, size_t i,
-                            struct stage_run *run, eng_adapt_result *result, eng_error *err)
+/* Begins a stage, or begins it again as it was where a resumed run stands in it. */
+static eng_status start_stage(struct learner *learner, const struct learn_part *part,
+                              struct stage_run *run, eng_error *err)
 {
-    const struct learn_part *part = i < method->n_stages ? method->stages[i].part : &learn_route;
+    if (learner->resuming) {
+        learner->rng = run->first_rng;
+        part->start(learner, run->params);
+        return ENG_OK;
+    }
+    run->first_rng = learner->rng;
+    run->first_step = run->steps;
+    run->moved = false;
+    part->start(learner, run->params);
+    return run->stage == 0 ? look_at_start(learner, part, run, err) : ENG_OK;
+}
+
+/* Stage run->stage, or the start alone of a method that has none. */
+static eng_status run_stage(struct learner *learner, struct stage_run *run, eng_error *err)
+{
+    const struct learn_method *method = learner->method;
+    const struct learn_stage *stage =
+        run->stage < method->n_stages ? &method->stages[run->stage] : NULL;
+    const struct learn_part *part = stage != NULL ? stage->part : &learn_route;
     size_t size = part->size(learner), steps = 0;
     eng_status status = ENG_OK;
     run->params = calloc(size, sizeof *run->params);
     run->best = calloc(size, sizeof *run->best);
-    run->moved = false;
     if (run->params == NULL || run->best == NULL) {
         status = fail_nomem(err, part->name);
         goto out;
     }
-    part->start(learner, run->params);
-    if (i == 0) {
-        status = look_at_start(learner, part, run, result, err);
+    status = start_stage(learner, part, run, err);
+    if (status == ENG_OK && stage != NULL) {
+        learner->seconds =
+            learner->config.seconds * (double)(run->stage + 1) / (double)method->n_stages;
+        status = learner_budget(learner, method, run->stage, &steps, err);
     }
-    if (status == ENG_OK && i < method->n_stages) {
-        learner->seconds = learner->config.seconds * (double)(i + 1) / (double)method->n_stages;
-        status = learner_budget(learner, method, i, &steps, err);
+    if (status == ENG_OK && stage != NULL) {
+        status = learner_stage(learner, stage, steps, run, err);
     }
-    if (status == ENG_OK && i < method->n_stages) {
-        status = learner_stage(learner, &method->stages[i], steps, run, err);
-    }
-    keep_best(learner, part, run, result);
+    keep_best(learner, part, run);
 out:
     free(run->params);
     free(run->best);
@@ -186,66 +202,80 @@ out:
 }
 
 /* Steps of all stages. Refuses a budget before anything is computed. */
-static eng_status count_steps(struct learner *learner, const struct learn_method *method,
-                              eng_error *err)
+static eng_status count_steps(struct learner *learner, eng_error *err)
 {
     eng_status status = ENG_OK;
-    for (size_t i = 0; i < method->n_stages && status == ENG_OK; i++) {
+    for (size_t i = 0; i < learner->method->n_stages && status == ENG_OK; i++) {
         size_t steps = 0;
-        status = learner_budget(learner, method, i, &steps, err);
+        status = learner_budget(learner, learner->method, i, &steps, err);
         learner->total_steps += steps;
     }
     return status;
 }
 
-/* Start, first look, stages. What is best so far is in learner->route and result->prompt. */
-static eng_status learn(struct learner *learner, const struct learn_method *method,
-                        struct stage_run *run, eng_adapt_result *result, eng_error *err)
+/* Start, first look, stages; or what is left of them. What is best so far is in learner->route and the
+ * result. */
+static eng_status learn(struct learner *learner, struct stage_run *run, eng_error *err)
 {
-    eng_init init = method->fixed_start ? method->start : learner->config.init;
     run->train_loss = (double)NAN;
-    eng_status status = count_steps(learner, method, err);
+    eng_status status = count_steps(learner, err);
     if (status == ENG_OK) {
-        status = make_start(learner, init, learner->route, result, err);
+        learner_identify(learner);
+        status = learner->config.resume != NULL ? learner_resume(learner, run, err)
+                                                : make_start(learner, err);
     }
-    if (method->n_stages > 0 && method->stages[0].part != &learn_route) {
-        snprintf(result->started_from, sizeof result->started_from, "scratch");
-    }
-    for (size_t i = 0; status == ENG_OK && (i == 0 || i < method->n_stages); i++) {
-        status = run_stage(learner, method, i, run, result, err);
-    }
+    do {
+        status = status == ENG_OK ? run_stage(learner, run, err) : status;
+        run->stage++;
+    } while (status == ENG_OK && run->stage < learner->method->n_stages);
     return status;
 }
 
-/* Room for a tuned prompt, when the method makes one. */
-static eng_status make_prompt_room(struct learner *learner, const struct learn_method *method,
-                                   eng_adapt_result *result, eng_error *err)
+/* Room for a tuned prompt and head, when the method makes them. */
+static eng_status make_prompt_room(struct learner *learner, eng_error *err)
 {
-    size_t floats = learner_prompt_floats(learner);
-    if (!eng_adapt_gives_prompt(method->name)) {
+    eng_adapt_result *result = learner->result;
+    if (!eng_adapt_gives_prompt(learner->method->name)) {
         return ENG_OK;
     }
-    learner->prompt_room = calloc(floats, sizeof *learner->prompt_room);
-    result->prompt = calloc(floats, sizeof *result->prompt);
-    result->prompt_len = floats;
-    return learner->prompt_room != NULL && result->prompt != NULL ? ENG_OK
-                                                                  : fail_nomem(err, "prompt");
+    result->prompt_len = learner_prompt_floats(learner);
+    result->head_len = learner_head_floats(learner);
+    learner->prompt_room = calloc(result->prompt_len, sizeof *learner->prompt_room);
+    learner->head_room = calloc(result->head_len, sizeof *learner->head_room);
+    result->prompt = calloc(result->prompt_len, sizeof *result->prompt);
+    result->head = calloc(result->head_len, sizeof *result->head);
+    return learner->prompt_room != NULL && learner->head_room != NULL && result->prompt != NULL &&
+                   result->head != NULL
+               ? ENG_OK
+               : fail_nomem(err, "prompt");
 }
 
-/* Hands over route and prompt after a success or a divergence, else nothing. */
-static void hand_over(struct learner *learner, eng_status status, const struct stage_run *run,
-                      eng_adapt_result *result)
+static bool tunes_head(const struct learn_method *method)
 {
+    return method->n_stages > 0 &&
+           (method->stages[method->n_stages - 1].part->want & WANT_HEAD) != 0;
+}
+
+/* Hands over route, prompt and head after a success or a divergence, else nothing. */
+static void hand_over(struct learner *learner, eng_status status, const struct stage_run *run)
+{
+    eng_adapt_result *result = learner->result;
     bool whole = status == ENG_OK || status == ENG_EDIVERGED;
+    bool prompt = whole && run->prompt_is_best;
     if (whole) {
         take_result(learner, run, result);
         result->route = learner->route;
         learner->route = NULL;
     }
-    if (!whole || !run->prompt_is_best) {
+    if (!prompt) {
         free(result->prompt);
         result->prompt = NULL;
         result->prompt_len = 0;
+    }
+    if (!prompt || !tunes_head(learner->method)) {
+        free(result->head);
+        result->head = NULL;
+        result->head_len = 0;
     }
 }
 
@@ -259,15 +289,16 @@ eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_ban
                               .model = model,
                               .bank = bank,
                               .task = task,
+                              .method =
+                                  method_find(config->method != NULL ? config->method : "route"),
                               .config = *config,
+                              .result = result,
                               .on_progress = on_progress,
                               .on_progress_arg = arg};
     struct stage_run run = {0};
     memset(result, 0, sizeof *result);
     fill_defaults(bank, &learner.config);
-    const struct learn_method *method =
-        method_find(config->method != NULL ? config->method : "route");
-    if (method == NULL) {
+    if (learner.method == NULL) {
         return unknown_method(config->method, err);
     }
     eng_status status = check_config(&learner.config, err);
@@ -275,12 +306,12 @@ eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_ban
         status = learner_init(&learner, train_set, train, n_train, dev_set, dev, n_dev, err);
     }
     if (status == ENG_OK) {
-        status = make_prompt_room(&learner, method, result, err);
+        status = make_prompt_room(&learner, err);
     }
     if (status == ENG_OK) {
-        status = learn(&learner, method, &run, result, err);
+        status = learn(&learner, &run, err);
     }
-    hand_over(&learner, status, &run, result);
+    hand_over(&learner, status, &run);
     learner_fini(&learner);
     return status;
 }
@@ -289,5 +320,6 @@ void eng_adapt_result_fini(eng_adapt_result *result)
 {
     free(result->route);
     free(result->prompt);
+    free(result->head);
     memset(result, 0, sizeof *result);
 }

@@ -110,6 +110,17 @@ void batch_rows_fini(struct batch_rows *rows)
     memset(rows, 0, sizeof *rows);
 }
 
+eng_sequence batch_sequence(const struct batch_item *item, const eng_bank *bank,
+                            const struct carried *carried)
+{
+    return (eng_sequence){.ids = item->ids,
+                          .len = item->len,
+                          .bank = bank,
+                          .mix = carried->mix,
+                          .prompt = carried->prompt,
+                          .head = carried->head};
+}
+
 /* ---- running --------------------------------------------------------------------------------------- */
 
 size_t batch_token_budget(const eng_model *model, size_t longest)

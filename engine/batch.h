@@ -35,6 +35,13 @@ ENG_MUST_CHECK eng_status batch_rows_make(const eng_task *task, const eng_datase
                                           eng_error *err);
 void batch_rows_fini(struct batch_rows *rows);
 
+/* What learning changes about a sequence; each as in eng_sequence. */
+struct carried {
+    const float *mix, *prompt, *head;
+};
+eng_sequence batch_sequence(const struct batch_item *item, const eng_bank *bank,
+                            const struct carried *carried);
+
 /* Tokens of a packed batch: what keeps a layer near 4 GFLOP, so that training lets a prediction in
  * after some tens of milliseconds; never less than `longest`. */
 size_t batch_token_budget(const eng_model *model, size_t longest);

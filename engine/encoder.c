@@ -442,11 +442,11 @@ static void head_task(void *arg, size_t index, size_t thread, void *scratch)
     (void)thread;
     (void)scratch;
     const struct head_job *job = arg;
-    const eng_bank *bank = job->batch->sequences[index].bank;
+    struct head head = head_of(&job->batch->sequences[index], job->H);
     for (size_t t = job->batch->offsets[index]; t < job->batch->offsets[index + 1]; t++) {
         const float *h = job->h + t * job->stride;
-        job->start[t] = ops_dot(job->vector, h, bank->head_w, job->H) + bank->head_b[0];
-        job->end[t] = ops_dot(job->vector, h, bank->head_w + job->H, job->H) + bank->head_b[1];
+        job->start[t] = ops_dot(job->vector, h, head.w, job->H) + head.b[0];
+        job->end[t] = ops_dot(job->vector, h, head.w + job->H, job->H) + head.b[1];
     }
 }
 

@@ -287,7 +287,7 @@ static void head_backward(const struct backward *b, const float *dstart, const f
     struct encoder_tape *tape = b->tape;
     size_t H = b->params->hidden;
     for (size_t s = 0; s < tape->batch.n; s++) {
-        const float *head = tape->batch.sequences[s].bank->head_w;
+        const float *head = head_of(&tape->batch.sequences[s], H).w;
         for (size_t t = tape->batch.offsets[s]; t < tape->batch.offsets[s + 1]; t++) {
             float *dh = tape->dh + t * b->ld.hidden;
             const float *h = tape->h + t * b->ld.hidden;

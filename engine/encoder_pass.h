@@ -74,6 +74,17 @@ void pass_inject(eng_compute *compute, const struct encoder_params *params,
 void pass_layer(eng_compute *compute, const struct encoder_params *params,
                 const struct layer_params *layer, const struct batch *batch,
                 const struct layer_values *v);
+/* The head of a sequence: weights (2,H), biases (2). */
+struct head {
+    const float *w, *b;
+};
+static inline struct head head_of(const eng_sequence *sequence, size_t hidden)
+{
+    if (sequence->head != NULL) {
+        return (struct head){sequence->head, sequence->head + 2 * hidden};
+    }
+    return (struct head){sequence->bank->head_w, sequence->bank->head_b};
+}
 /* start[t] = h[t]·head[0] + b[0], end likewise, with each sequence's own head. */
 void pass_head(eng_compute *compute, const struct encoder_params *params, const struct batch *batch,
                const float *h, float *start, float *end);

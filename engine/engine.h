@@ -171,6 +171,7 @@ typedef struct eng_sequence {
     const eng_bank *bank; /* modules, head, token type; sequences of a batch may differ */
     const float *mix;     /* (Lp, K) from eng_route_mix; NULL adds no prompt */
     const float *prompt;  /* (Lp, P, H) a tuned prompt in place of the mix, or NULL */
+    const float *head;    /* a tuned head: (2, H) weights, then 2 biases; NULL: the bank's */
 } eng_sequence;
 
 /* Start and end logits of every token of n sequences, packed without padding.
@@ -357,7 +358,8 @@ typedef struct eng_scores {
     size_t truncated; /* rows whose text was cut */
 } eng_scores;
 
-/* Evaluates `mix` (or a tuned prompt) on rows `which` (NULL: all) of a set.
+/* Evaluates `mix` (or a tuned prompt, a tuned head: as in eng_sequence) on rows `which` (NULL: all) of
+ * a set.
  *   predicted (rows): the option of each row, or NULL.   confusion (labels, labels) counts, rows =
  *   truth, or NULL; fixed labels only.
  * ENG_EINVAL when a row's label is not among the task's. ENG_ECANCELLED through `cancelled`. */
@@ -365,13 +367,23 @@ typedef bool (*eng_cancelled)(void *arg);
 ENG_MUST_CHECK eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *model,
                                        const eng_bank *bank, const eng_task *task,
                                        const eng_dataset *set, const size_t *which, size_t n,
-                                       const float *mix, const float *prompt, size_t text_limit,
-                                       eng_cancelled cancelled, void *arg, size_t *predicted,
-                                       size_t *confusion, eng_scores *scores, eng_error *err);
+                                       const float *mix, const float *prompt, const float *head,
+                                       size_t text_limit, eng_cancelled cancelled, void *arg,
+                                       size_t *predicted, size_t *confusion, eng_scores *scores,
+                                       eng_error *err);
 
 /* ---- adaptation --------------------------------------------------------------------------------------- */
 
 typedef enum eng_init { ENG_INIT_AVERAGE, ENG_INIT_RANDOM, ENG_INIT_RETRIEVE } eng_init;
+
+/* The whole state of a run on its way. Borrowed for the call, on the caller's thread. */
+typedef void (*eng_on_checkpoint)(void *arg, const void *block, size_t bytes);
+
+/* A route that a start by retrieval may take beside the bank's rows: of another task, say. */
+typedef struct eng_candidate {
+    const char *name;   /* string, shown as started_from */
+    const float *route; /* (route_len) */
+} eng_candidate;
 
 typedef struct eng_adapt_config {
     const char *method; /* one of eng_adapt_method; NULL: "route" */
@@ -386,6 +398,17 @@ typedef struct eng_adapt_config {
     size_t text_limit;  /* 0: none */
     size_t evaluations; /* gradient-free methods: few-shot losses computed; 0: the method's usual */
     double prompt_lr;   /* step size where a prompt is tuned by gradient; 0: the method's usual */
+    const eng_candidate
+        *candidates; /* more routes to retrieve from, borrowed for the call, or NULL */
+    size_t n_candidates;
+
+    eng_on_checkpoint on_checkpoint; /* NULL: no checkpoints */
+    void *checkpoint_arg;
+    double checkpoint_seconds; /* a checkpoint at most this often; 0: only when paused */
+    /* A block from on_checkpoint: the run goes on from there and ends with the bytes it would have
+     * ended with. ENG_EMISMATCH: of other settings, rows, task or bank; ENG_EFORMAT: damaged. */
+    const void *resume;
+    size_t resume_bytes;
 } eng_adapt_config;
 
 /* The names a config's method may have: i-th, NULL behind the last. */
@@ -404,23 +427,28 @@ typedef struct eng_progress {
     double seconds;
 } eng_progress;
 
-/* Called on the caller's thread between steps; must return soon. False ends the run (ENG_ECANCELLED). */
-typedef bool (*eng_on_progress)(void *arg, const eng_progress *progress);
+/* ENG_STOP and ENG_PAUSE end the run with ENG_ECANCELLED; ENG_PAUSE hands a checkpoint over first. */
+typedef enum eng_verdict { ENG_STOP = 0, ENG_GO_ON, ENG_PAUSE } eng_verdict;
+
+/* Called on the caller's thread between steps; must return soon. */
+typedef eng_verdict (*eng_on_progress)(void *arg, const eng_progress *progress);
 
 typedef struct eng_adapt_result {
     float *route; /* (route_len) malloc'ed; free with eng_adapt_result_fini */
     size_t route_len;
-    float *
-        prompt; /* (Lp, P, H) malloc'ed: takes the place of the route's mix; NULL: the route is all,
-                      also when no tuned prompt did better on dev than the route it started from */
+    /* (Lp, P, H) malloc'ed: takes the place of the route's mix; NULL: the route is all, also when no
+     * tuned prompt did better on dev than the route it started from */
+    float *prompt;
     size_t prompt_len;
+    float *head; /* (2H + 2) malloc'ed: tuned with the prompt; NULL: the bank's */
+    size_t head_len;
     size_t best_step;
     double train_loss, dev_loss, dev_accuracy, dev_macro_f1;
     double dev_accuracy_before; /* of the start */
     size_t steps, tokens;
     size_t forward_passes; /* sequences run forward, for whatever purpose */
     double seconds;
-    char started_from[96]; /* "average", "random", or the router row retrieved */
+    char started_from[96]; /* "average", "random", or the router row or candidate retrieved */
 } eng_adapt_result;
 
 /* Learns a route, and with some methods a prompt, for `task` from rows of `set`. Nothing of the model

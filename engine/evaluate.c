@@ -96,8 +96,7 @@ static eng_status tally_item(void *arg, size_t i, const eng_sequence *sequence, 
 }
 
 eng_status tally_rows(struct tally *tally, struct batch_runner *runner, const eng_bank *bank,
-                      const struct batch_rows *rows, const float *mix, const float *prompt,
-                      eng_error *err)
+                      const struct batch_rows *rows, const struct carried *carried, eng_error *err)
 {
     eng_status status = ENG_OK;
     size_t n = 0;
@@ -111,7 +110,7 @@ eng_status tally_rows(struct tally *tally, struct batch_runner *runner, const en
         const struct batch_item *item = &rows->items[i];
         if (item->encoded != NULL) {
             items[n] = i;
-            sequences[n++] = (eng_sequence){item->ids, item->len, bank, mix, prompt};
+            sequences[n++] = batch_sequence(item, bank, carried);
         } else if (tally->predicted != NULL) {
             tally->predicted[i] = SIZE_MAX;
         }
@@ -193,14 +192,15 @@ static eng_status set_confusion(struct evaluation *run, const eng_task *task, si
 eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *model,
                         const eng_bank *bank, const eng_task *task, const eng_dataset *set,
                         const size_t *which, size_t n, const float *mix, const float *prompt,
-                        size_t text_limit, eng_cancelled cancelled, void *arg, size_t *predicted,
-                        size_t *confusion, eng_scores *scores, eng_error *err)
+                        const float *head, size_t text_limit, eng_cancelled cancelled, void *arg,
+                        size_t *predicted, size_t *confusion, eng_scores *scores, eng_error *err)
 {
     const struct batch_runner like = {.compute = compute,
                                       .model = model,
                                       .who = who,
                                       .cancelled = cancelled,
                                       .cancelled_arg = arg};
+    const struct carried carried = {mix, prompt, head};
     struct evaluation run = {0};
     struct batch_rows rows = {0};
     size_t *own = NULL, *order = NULL;
@@ -224,7 +224,7 @@ eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *mo
             status = fit_runner(&run, &like, rows.longest, err);
         }
         if (status == ENG_OK) {
-            status = tally_rows(&run.tally, &run.runner, bank, &rows, mix, prompt, err);
+            status = tally_rows(&run.tally, &run.runner, bank, &rows, &carried, err);
         }
         run.truncated += rows.truncated;
         batch_rows_fini(&rows);

@@ -13,10 +13,10 @@ struct tally {
     double right, f1, loss; /* sums */
 };
 
-/* Adds `rows` under `mix` or `prompt` (engine.h: eng_sequence). ENG_ENOMEM, ENG_ECANCELLED. */
+/* Adds `rows`, all of them carrying the same. ENG_ENOMEM, ENG_ECANCELLED. */
 ENG_MUST_CHECK eng_status tally_rows(struct tally *tally, struct batch_runner *runner,
                                      const eng_bank *bank, const struct batch_rows *rows,
-                                     const float *mix, const float *prompt, eng_error *err);
+                                     const struct carried *carried, eng_error *err);
 double tally_accuracy(const struct tally *tally);
 double tally_macro_f1(const struct tally *tally);
 double tally_loss(const struct tally *tally); /* NaN when no row had a target */

@@ -20,14 +20,13 @@ static void route_start(struct learner *learner, float *params)
 
 static void route_use(struct learner *learner, const float *params)
 {
-    eng_route_mix(learner->bank, params, learner->mix);
-    learner->prompt = NULL;
+    eng_route_mix(learner->bank, params, learner->mix_room);
+    learner->carried = (struct carried){.mix = learner->mix_room};
 }
 
-static void route_gradient(struct learner *learner, const float *params, const float *dmerged,
-                           float *gradient)
+static void route_gradient(struct learner *learner, const float *params, float *gradient)
 {
-    bank_route_gradient(learner->bank, params, dmerged, gradient);
+    bank_route_gradient(learner->bank, params, learner->dmerged, gradient);
 }
 
 const struct learn_part learn_route = {.name = "route",
@@ -55,11 +54,10 @@ static const struct learn_search gp_search = {
 
 /* ---- the prompt itself: (Lp, P, H) ------------------------------------------------------------------ */
 
-/* Merged from the best route: the sequences carry the same numbers as before, now free to move. */
-static void prompt_start(struct learner *learner, float *params)
+static void carry_prompt(struct learner *learner, const float *prompt)
 {
-    eng_route_mix(learner->bank, learner->route, learner->mix);
-    eng_merged_prompt(learner->bank, learner->mix, params);
+    memcpy(learner->prompt_room, prompt, learner_prompt_floats(learner) * sizeof *prompt);
+    learner->carried = (struct carried){.prompt = learner->prompt_room};
 }
 
 static void scratch_start(struct learner *learner, float *params)
@@ -69,32 +67,62 @@ static void scratch_start(struct learner *learner, float *params)
     }
 }
 
-static void prompt_use(struct learner *learner, const float *params)
-{
-    memcpy(learner->prompt_room, params, learner_prompt_floats(learner) * sizeof *params);
-    learner->prompt = learner->prompt_room;
-}
-
-static void prompt_gradient(struct learner *learner, const float *params, const float *dmerged,
-                            float *gradient)
+static void scratch_gradient(struct learner *learner, const float *params, float *gradient)
 {
     (void)params;
-    memcpy(gradient, dmerged, learner_prompt_floats(learner) * sizeof *gradient);
+    memcpy(gradient, learner->dmerged, learner_prompt_floats(learner) * sizeof *gradient);
 }
-
-static const struct learn_part learn_prompt = {.name = "prompt",
-                                               .want = WANT_PROMPT,
-                                               .size = learner_prompt_floats,
-                                               .start = prompt_start,
-                                               .use = prompt_use,
-                                               .gradient = prompt_gradient};
 
 static const struct learn_part learn_scratch = {.name = "prompt",
                                                 .want = WANT_PROMPT,
                                                 .size = learner_prompt_floats,
                                                 .start = scratch_start,
-                                                .use = prompt_use,
-                                                .gradient = prompt_gradient};
+                                                .use = carry_prompt,
+                                                .gradient = scratch_gradient};
+
+/* ---- prompt and head: (Lp, P, H), then (2, H) and 2 ------------------------------------------------- */
+
+static size_t prompt_head_size(const struct learner *learner)
+{
+    return learner_prompt_floats(learner) + learner_head_floats(learner);
+}
+
+/* Merged from the best route, and the bank's head: the sequences carry the same numbers as before, now
+ * free to move. */
+static void prompt_head_start(struct learner *learner, float *params)
+{
+    float *head = params + learner_prompt_floats(learner);
+    size_t weights = 2 * learner->model->info.hidden;
+    eng_route_mix(learner->bank, learner->route, learner->mix_room);
+    eng_merged_prompt(learner->bank, learner->mix_room, params);
+    memcpy(head, learner->bank->head_w, weights * sizeof *head);
+    memcpy(head + weights, learner->bank->head_b, 2 * sizeof *head);
+}
+
+static void prompt_head_use(struct learner *learner, const float *params)
+{
+    const float *head = params + learner_prompt_floats(learner);
+    carry_prompt(learner, params);
+    memcpy(learner->head_room, head, learner_head_floats(learner) * sizeof *head);
+    learner->carried.head = learner->head_room;
+}
+
+static void prompt_head_gradient(struct learner *learner, const float *params, float *gradient)
+{
+    const float *bias = NULL, *weights = encoder_head_gradient(learner->tape, &bias);
+    size_t n = 2 * learner->model->info.hidden;
+    float *head = gradient + learner_prompt_floats(learner);
+    scratch_gradient(learner, params, gradient);
+    memcpy(head, weights, n * sizeof *head);
+    memcpy(head + n, bias, 2 * sizeof *head);
+}
+
+static const struct learn_part learn_prompt_head = {.name = "prompt and head",
+                                                    .want = WANT_PROMPT | WANT_HEAD,
+                                                    .size = prompt_head_size,
+                                                    .start = prompt_head_start,
+                                                    .use = prompt_head_use,
+                                                    .gradient = prompt_head_gradient};
 
 /* ---- the intrinsic vector: d numbers a layer, the prompt through A ---------------------------------- */
 
@@ -110,14 +138,14 @@ static size_t intrinsic_blocks(const struct learner *learner)
 
 static void intrinsic_start(struct learner *learner, float *params)
 {
-    eng_route_mix(learner->bank, learner->route, learner->mix);
-    bank_intrinsic(learner->bank, learner->mix, params);
+    eng_route_mix(learner->bank, learner->route, learner->mix_room);
+    bank_intrinsic(learner->bank, learner->mix_room, params);
 }
 
 static void intrinsic_use(struct learner *learner, const float *params)
 {
     bank_intrinsic_prompt(learner->bank, params, learner->prompt_room);
-    learner->prompt = learner->prompt_room;
+    learner->carried = (struct carried){.prompt = learner->prompt_room};
 }
 
 static const struct learn_part learn_intrinsic = {.name = "intrinsic vector",
@@ -149,7 +177,7 @@ static const struct learn_method methods[] = {
      .stages = {{&learn_route, &gp_search, 0}, {&learn_intrinsic, &cmaes_search, 0}},
      .n_stages = 2},
     {.name = "route+prompt",
-     .stages = {{&learn_route, NULL, 0}, {&learn_prompt, NULL, 3e-4}},
+     .stages = {{&learn_route, NULL, 0}, {&learn_prompt_head, NULL, 3e-4}},
      .n_stages = 2},
     {.name = "prompt",
      .fixed_start = true,

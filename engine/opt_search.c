@@ -1,9 +1,7 @@
 /* opt_search.c: what every gradient-free search shares: checking the problem, handing out points and
  * taking values, remembering the best, saving and loading.
- *
- * A saved block is a header, the shared state, then the method's. The header carries the length and
- * a checksum of all that follows, so a block that was cut or altered is found before anything of it
- * is believed; and a hash of the problem and the options, so a state never continues another search.
+ * A saved block is framed (blob.h): the shared state, then the method's; its identity is a hash of the
+ * problem and the options, so a state never continues another search.
  */
 #include "engine/opt_search_impl.h"
 #include "engine/status.h"
@@ -11,17 +9,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define BLOCK_MAGIC   0x484352414553324Du /* "M2SEARCH" */
-#define BLOCK_VERSION 1u
-
-struct block_header {
-    uint64_t magic;
-    uint32_t version, kind;
-    uint64_t bytes; /* of the whole block */
-    uint64_t identity;
-    uint64_t checksum; /* of what follows the header */
-};
 
 static const char *const stop_texts[] = {
 #define STOP_TEXT(name, text) text,
@@ -34,17 +21,6 @@ const char *search_stop_text(enum search_stop stop)
 {
     return (size_t)stop < STOP_COUNT ? stop_texts[stop] : "unknown";
 }
-
-/* FNV-1a over 64 bits: finds accidents, not forgers. */
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
-{
-    const unsigned char *at = data;
-    for (size_t i = 0; i < bytes; i++) {
-        hash = (hash ^ at[i]) * 0x100000001B3u;
-    }
-    return hash;
-}
-#define HASH_START 0xCBF29CE484222325u
 
 double *search_doubles(size_t n)
 {
@@ -150,10 +126,10 @@ eng_status search_init(struct search *search, const struct search_ops *ops,
     copy_problem(search, problem);
     rng_seed(&search->now.rng, problem->seed);
     uint64_t numbers[] = {problem->dims, problem->max_evaluations, problem->seed};
-    uint64_t hash = hash_bytes(HASH_START, numbers, sizeof numbers);
-    hash = hash_bytes(hash, &search->target, sizeof search->target);
-    hash = hash_bytes(hash, search->lower, 3 * search->dims * sizeof(double));
-    search->identity = hash_bytes(hash, options, options_bytes);
+    uint64_t hash = blob_hash(HASH_START, numbers, sizeof numbers);
+    hash = blob_hash(hash, &search->target, sizeof search->target);
+    hash = blob_hash(hash, search->lower, 3 * search->dims * sizeof(double));
+    search->identity = blob_hash(hash, options, options_bytes);
     return ENG_OK;
 }
 
@@ -285,26 +261,6 @@ double search_median(double *values, size_t n)
 
 /* ---- saving and loading ------------------------------------------------------------------------ */
 
-bool blob_move(struct blob *blob, void *data, size_t bytes)
-{
-    if (blob->mode == BLOB_READ && bytes > blob->size - blob->used) {
-        return false;
-    }
-    if (blob->mode == BLOB_WRITE) {
-        memcpy(blob->at + blob->used, data, bytes);
-    } else if (blob->mode == BLOB_READ) {
-        memcpy(data, blob->at + blob->used, bytes);
-    }
-    blob->used += bytes;
-    return true;
-}
-
-bool blob_doubles(struct blob *blob, double *data, size_t n)
-{
-    size_t bytes = 0;
-    return size_mul(n, sizeof *data, &bytes) && blob_move(blob, data, bytes);
-}
-
 static bool plausible(const struct search *search, const struct search_now *now)
 {
     return now->pending <= search->max_batch && now->stop < STOP_COUNT && now->has_best <= 1 &&
@@ -324,63 +280,31 @@ static bool move_state(struct search *search, struct blob *blob)
            search->ops->state(search, blob);
 }
 
+static struct blob_frame frame_of(const struct search *search)
+{
+    return (struct blob_frame){search->ops->name, search->ops->kind, search->identity};
+}
+
 size_t search_bytes(const struct search *search)
 {
-    struct blob blob = {.mode = BLOB_COUNT, .used = sizeof(struct block_header)};
+    struct blob blob = blob_count();
     /* Counting and writing do not change the search; one function for all three needs the cast. */
     return move_state((struct search *)(uintptr_t)search, &blob) ? blob.used : 0;
 }
 
 void search_save(const struct search *search, void *block)
 {
-    struct blob blob = {
-        .mode = BLOB_WRITE, .at = block, .used = sizeof(struct block_header), .size = SIZE_MAX};
-    if (!move_state((struct search *)(uintptr_t)search, &blob)) {
-        return;
+    struct blob blob = blob_write(block);
+    struct blob_frame frame = frame_of(search);
+    if (move_state((struct search *)(uintptr_t)search, &blob)) {
+        blob_close(&frame, block, blob.used);
     }
-    size_t head = sizeof(struct block_header);
-    struct block_header header = {
-        .magic = BLOCK_MAGIC,
-        .version = BLOCK_VERSION,
-        .kind = search->ops->kind,
-        .bytes = blob.used,
-        .identity = search->identity,
-        .checksum = hash_bytes(HASH_START, (unsigned char *)block + head, blob.used - head)};
-    memcpy(block, &header, sizeof header);
-}
-
-static eng_status check_header(const struct search *search, const void *block, size_t bytes,
-                               eng_error *err)
-{
-    const char *name = search->ops->name;
-    struct block_header header;
-    if (bytes < sizeof header) {
-        return fail(err, ENG_EFORMAT, name, "saved state is %zu bytes, shorter than its header",
-                    bytes);
-    }
-    memcpy(&header, block, sizeof header);
-    if (header.magic != BLOCK_MAGIC || header.version != BLOCK_VERSION) {
-        return fail(err, ENG_EFORMAT, name, "not a saved search of version %u", BLOCK_VERSION);
-    }
-    if (header.bytes != bytes) {
-        return fail(err, ENG_EFORMAT, name, "saved state is %zu bytes, its header says %llu", bytes,
-                    (unsigned long long)header.bytes);
-    }
-    const unsigned char *body = (const unsigned char *)block + sizeof header;
-    if (hash_bytes(HASH_START, body, bytes - sizeof header) != header.checksum) {
-        return fail(err, ENG_EFORMAT, name, "saved state is damaged: its checksum does not match");
-    }
-    if (header.kind != search->ops->kind || header.identity != search->identity) {
-        return fail(err, ENG_EMISMATCH, name,
-                    "saved state belongs to another method, box, seed or "
-                    "set of options; make the search with the arguments it was saved under");
-    }
-    return ENG_OK;
 }
 
 eng_status search_load(struct search *search, const void *block, size_t bytes, eng_error *err)
 {
-    eng_status status = check_header(search, block, bytes, err);
+    struct blob_frame frame = frame_of(search);
+    eng_status status = blob_check(&frame, block, bytes, err);
     if (status != ENG_OK) {
         return status;
     }
@@ -391,15 +315,9 @@ eng_status search_load(struct search *search, const void *block, size_t bytes, e
         return fail_nomem(err, search->ops->name);
     }
     search_save(search, before);
-    struct blob blob = {.mode = BLOB_READ,
-                        .at = (unsigned char *)(uintptr_t)block,
-                        .used = sizeof(struct block_header),
-                        .size = bytes};
+    struct blob blob = blob_read(block, bytes);
     if (!move_state(search, &blob) || blob.used != bytes) {
-        struct blob back = {.mode = BLOB_READ,
-                            .at = before,
-                            .used = sizeof(struct block_header),
-                            .size = before_bytes};
+        struct blob back = blob_read(before, before_bytes);
         (void)!move_state(search, &back);
         status = fail(err, ENG_EFORMAT, search->ops->name, "saved state holds impossible counts");
     }

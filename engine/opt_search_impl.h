@@ -2,18 +2,9 @@
 #ifndef ENGINE_OPT_SEARCH_IMPL_H
 #define ENGINE_OPT_SEARCH_IMPL_H
 
+#include "engine/blob.h"
 #include "engine/opt_search.h"
 #include "engine/rng.h"
-
-/* Moves a state into a block, out of a block, or only counts, so that its layout is written once. */
-struct blob {
-    enum { BLOB_COUNT, BLOB_WRITE, BLOB_READ } mode;
-    unsigned char *at;
-    size_t used, size; /* READ: size is what there is */
-};
-/* READ: false when the block ends too early; `data` is then untouched. */
-ENG_MUST_CHECK bool blob_move(struct blob *blob, void *data, size_t bytes);
-ENG_MUST_CHECK bool blob_doubles(struct blob *blob, double *data, size_t n);
 
 struct search_ops {
     uint32_t kind; /* in saved blocks */

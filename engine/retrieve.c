@@ -1,8 +1,8 @@
-/* retrieve.c: the few-shot loss of many vectors side by side, and which of the bank's own routes has
- * the least.
+/* retrieve.c: the few-shot loss of many candidates side by side, and which of the bank's own routes and
+ * the caller's has the least.
  *
- * Rows of the bank, like the candidates of a search, differ only in what their sequences carry (a mix
- * or a prompt), so the same encoded examples run under many of them in one packed batch.
+ * Routes, like the candidates of a search, differ only in what their sequences carry (a mix or a
+ * prompt), so the same encoded examples run under many of them in one packed batch.
  */
 #include "engine/encoder.h"
 #include "engine/status.h"
@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct sum {
     const struct learner *learner;
@@ -30,26 +31,21 @@ static eng_status add_loss(void *arg, size_t i, const eng_sequence *sequence, co
     return ENG_OK;
 }
 
-/* n_order sequences for each of n vectors of `width` floats. */
-static void lay_out(const struct learner *learner, const float *carried, bool prompts, size_t width,
-                    size_t n, eng_sequence *sequences)
+/* n_order sequences for each of n candidates. */
+static void lay_out(const struct learner *learner, const struct carried *carried, size_t n,
+                    eng_sequence *sequences)
 {
     for (size_t v = 0; v < n; v++) {
-        const float *vector = carried + v * width;
         for (size_t i = 0; i < learner->n_order; i++) {
             const struct batch_item *item = &learner->train.items[learner->order[i]];
-            sequences[v * learner->n_order + i] =
-                (eng_sequence){item->ids, item->len, learner->bank, prompts ? NULL : vector,
-                               prompts ? vector : NULL};
+            sequences[v * learner->n_order + i] = batch_sequence(item, learner->bank, &carried[v]);
         }
     }
 }
 
-eng_status few_shot_losses(struct learner *learner, const float *carried, bool prompts, size_t n,
+eng_status few_shot_losses(struct learner *learner, const struct carried *carried, size_t n,
                            double *losses, eng_error *err)
 {
-    const eng_bank_info *info = &learner->bank->info;
-    size_t width = prompts ? learner_prompt_floats(learner) : info->layers * info->modules;
     size_t count = 0;
     if (!size_mul(n, learner->n_order, &count)) {
         return fail_nomem(err, "rows");
@@ -61,19 +57,32 @@ eng_status few_shot_losses(struct learner *learner, const float *carried, bool p
     for (size_t i = 0; i < n; i++) {
         losses[i] = 0;
     }
-    lay_out(learner, carried, prompts, width, n, sequences);
+    lay_out(learner, carried, n, sequences);
     struct sum sum = {learner, losses};
     eng_status status = batch_run(&learner->runner, sequences, count, add_loss, &sum, err);
     free(sequences);
     return status;
 }
 
-/* ---- the bank's rows ------------------------------------------------------------------------------- */
+/* ---- the nearest route ------------------------------------------------------------------------------- */
 
-static void mix_of_row(const eng_bank *bank, size_t row, float *route, float *mix)
+/* Route i: the bank's rows, then the caller's candidates. */
+static void route_of(const struct learner *learner, size_t i, float *route)
 {
-    eng_bank_row(bank, row, route);
-    eng_route_mix(bank, route, mix);
+    size_t rows = learner->bank->info.rows;
+    if (i < rows) {
+        eng_bank_row(learner->bank, i, route);
+    } else {
+        memcpy(route, learner->config.candidates[i - rows].route,
+               learner->bank->info.route_len * sizeof *route);
+    }
+}
+
+static const char *name_of(const struct learner *learner, size_t i)
+{
+    size_t rows = learner->bank->info.rows;
+    return i < rows ? eng_bank_row_name(learner->bank, i)
+                    : learner->config.candidates[i - rows].name;
 }
 
 static size_t least(const double *losses, size_t n)
@@ -87,33 +96,37 @@ static size_t least(const double *losses, size_t n)
     return best;
 }
 
-eng_status retrieve_row(struct learner *learner, size_t *row, double *losses, eng_error *err)
+eng_status retrieve_route(struct learner *learner, float *route, char *name, size_t size,
+                          eng_error *err)
 {
     const eng_bank_info *info = &learner->bank->info;
-    size_t width = info->layers * info->modules, rows = info->rows;
+    size_t width = info->layers * info->modules, n = info->rows + learner->config.n_candidates;
     eng_status status = ENG_OK;
-    if (rows == 0) {
+    if (n == 0) {
         return fail(err, ENG_ENOTFOUND, "bank", "bank %s has no router rows to retrieve from",
                     info->name);
     }
-    float *route = calloc(info->route_len, sizeof *route);
-    float *mixes = calloc(rows, width * sizeof *mixes);
-    double *sums = calloc(rows, sizeof *sums);
-    if (route == NULL || mixes == NULL || sums == NULL) {
+    float *mixes = calloc(n, width * sizeof *mixes);
+    struct carried *carried = calloc(n, sizeof *carried);
+    double *losses = calloc(n, sizeof *losses);
+    if (mixes == NULL || carried == NULL || losses == NULL) {
         status = fail_nomem(err, "retrieve");
         goto out;
     }
-    for (size_t i = 0; i < rows; i++) {
-        mix_of_row(learner->bank, i, route, mixes + i * width);
+    for (size_t i = 0; i < n; i++) {
+        route_of(learner, i, route);
+        eng_route_mix(learner->bank, route, mixes + i * width);
+        carried[i].mix = mixes + i * width;
     }
-    status = few_shot_losses(learner, mixes, false, rows, sums, err);
-    *row = least(sums, rows);
-    for (size_t i = 0; i < rows && losses != NULL; i++) {
-        losses[i] = sums[i];
+    status = few_shot_losses(learner, carried, n, losses, err);
+    if (status == ENG_OK) {
+        size_t best = least(losses, n);
+        route_of(learner, best, route);
+        snprintf(name, size, "%s", name_of(learner, best));
     }
 out:
-    free(route);
     free(mixes);
-    free(sums);
+    free(carried);
+    free(losses);
     return status;
 }

@@ -21,6 +21,11 @@ size_t learner_prompt_floats(const struct learner *learner)
     return bank->info.layers * bank->info.prompt_tokens * bank->model->info.hidden;
 }
 
+size_t learner_head_floats(const struct learner *learner)
+{
+    return 2 * learner->model->info.hidden + 2;
+}
+
 /* ---- room ------------------------------------------------------------------------------------------ */
 
 static eng_status make_order(struct learner *learner, eng_error *err)
@@ -49,7 +54,7 @@ eng_status learner_init(struct learner *learner, const eng_dataset *train_set, c
 {
     size_t labels = eng_task_label_count(learner->task), limit = learner->config.text_limit;
     rng_seed(&learner->rng, learner->config.seed);
-    learner->began = seconds_now();
+    learner->began = learner->saved_at = seconds_now();
     eng_status status = batch_rows_make(learner->task, train_set, train, n_train, limit, true,
                                         &learner->train, err);
     if (status == ENG_OK) {
@@ -62,11 +67,11 @@ eng_status learner_init(struct learner *learner, const eng_dataset *train_set, c
     if (status != ENG_OK) {
         return status;
     }
-    learner->mix =
-        calloc(learner->bank->info.layers * learner->bank->info.modules + 1, sizeof *learner->mix);
+    size_t mix = learner->bank->info.layers * learner->bank->info.modules;
+    learner->mix_room = calloc(mix + 1, sizeof *learner->mix_room);
     learner->confusion = calloc(labels * labels + 1, sizeof *learner->confusion);
     learner->route = calloc(learner->bank->info.route_len + 1, sizeof *learner->route);
-    if (learner->mix == NULL || learner->confusion == NULL || learner->route == NULL) {
+    if (learner->mix_room == NULL || learner->confusion == NULL || learner->route == NULL) {
         return fail_nomem(err, "adapt");
     }
     size_t longest = learner->train.longest;
@@ -87,8 +92,9 @@ void learner_fini(struct learner *learner)
     free(learner->dend);
     free(learner->dmerged);
     free(learner->route);
-    free(learner->mix);
+    free(learner->mix_room);
     free(learner->prompt_room);
+    free(learner->head_room);
     free(learner->confusion);
     memset(learner, 0, sizeof *learner);
 }
@@ -103,10 +109,14 @@ size_t learner_sequences(const struct learner *learner)
     return learner->runner.sequences + learner->train_sequences;
 }
 
-/* The tape and gradients, made when the first stage asks. */
-static eng_status make_tape(struct learner *learner, unsigned want, eng_error *err)
+/* The tape and gradients of all stages, made when the first one asks. */
+static eng_status make_tape(struct learner *learner, eng_error *err)
 {
     size_t floats = learner_prompt_floats(learner), all = 0;
+    unsigned want = 0;
+    for (size_t i = 0; i < learner->method->n_stages; i++) {
+        want |= learner->method->stages[i].part->want;
+    }
     if (learner->tape != NULL) {
         return ENG_OK;
     }
@@ -142,8 +152,8 @@ eng_status learner_look(struct learner *learner, struct look *look, eng_error *e
                           .confusion = labels > 0 ? learner->confusion : NULL};
     memset(learner->confusion, 0, labels * labels * sizeof *learner->confusion);
     const struct batch_rows *rows = learner->dev.n > 0 ? &learner->dev : &learner->train;
-    eng_status status = tally_rows(&tally, &learner->runner, learner->bank, rows, learner->mix,
-                                   learner->prompt, err);
+    eng_status status =
+        tally_rows(&tally, &learner->runner, learner->bank, rows, &learner->carried, err);
     *look = (struct look){tally_accuracy(&tally), tally_macro_f1(&tally), tally_loss(&tally)};
     return status;
 }
@@ -178,8 +188,7 @@ static void fill_micro(const struct learner *learner, const size_t *items, size_
         if (micro->tokens + item->len > learner->runner.max_tokens) {
             break;
         }
-        micro->sequences[micro->n] =
-            (eng_sequence){item->ids, item->len, learner->bank, learner->mix, learner->prompt};
+        micro->sequences[micro->n] = batch_sequence(item, learner->bank, &learner->carried);
         micro->start[micro->n] = item->start;
         micro->end[micro->n] = item->end;
         micro->tokens += item->len;
@@ -222,12 +231,14 @@ static eng_status micro_gradient(struct learner *learner, const struct micro *mi
     return status;
 }
 
-/* Mean loss of a batch and its gradient by the merged prompt, into learner->dmerged. */
+/* Mean loss of a batch and its gradient: by the merged prompt into learner->dmerged, the others into the
+ * tape. */
 static eng_status batch_gradient(struct learner *learner, const size_t *items, size_t n,
                                  double *loss, eng_error *err)
 {
     struct micro micro;
     *loss = 0;
+    encoder_tape_zero(learner->tape);
     memset(learner->dmerged, 0, learner_prompt_floats(learner) * sizeof *learner->dmerged);
     for (size_t done = 0; done < n; done += micro.n) {
         fill_micro(learner, items + done, n - done, &micro);
@@ -275,7 +286,7 @@ static eng_status take_step(struct learner *learner, const struct learn_part *pa
     if (status != ENG_OK) {
         return status;
     }
-    part->gradient(learner, run->params, learner->dmerged, room->gradient);
+    part->gradient(learner, run->params, room->gradient);
     run->steps++;
     if (!isfinite(run->train_loss) || !all_finite(room->gradient, size)) {
         return diverged(run->steps, run->train_loss, room->lr, err);
@@ -309,20 +320,28 @@ eng_status learner_consider(struct learner *learner, const struct learn_part *pa
     return ENG_OK;
 }
 
-void learner_report(struct learner *learner, const struct stage_run *run, eng_progress *progress)
+eng_status learner_report(struct learner *learner, struct stage_run *run, eng_progress *progress,
+                          eng_error *err)
 {
-    double seconds = seconds_now() - learner->began;
+    const eng_adapt_config *config = &learner->config;
+    double now = seconds_now(), seconds = now - learner->began;
+    eng_verdict verdict = ENG_GO_ON;
     progress->step = run->steps;
     progress->steps = learner->total_steps;
     progress->train_loss = run->train_loss;
     progress->tokens = learner_tokens(learner);
     progress->seconds = seconds;
-    if (learner->on_progress != NULL && !learner->on_progress(learner->on_progress_arg, progress)) {
-        learner->stop = learner->cancelled = true;
+    if (learner->on_progress != NULL) {
+        verdict = learner->on_progress(learner->on_progress_arg, progress);
     }
-    if (learner->seconds > 0 && seconds >= learner->seconds) {
-        learner->stop = true;
+    learner->cancelled = verdict != ENG_GO_ON;
+    learner->stop = learner->cancelled || (learner->seconds > 0 && seconds >= learner->seconds);
+    bool due = config->checkpoint_seconds > 0 && verdict == ENG_GO_ON &&
+               now - learner->saved_at >= config->checkpoint_seconds;
+    if (config->on_checkpoint == NULL || !(due || verdict == ENG_PAUSE)) {
+        return ENG_OK;
     }
+    return learner_checkpoint(learner, run, err);
 }
 
 static eng_status make_room(struct learner *learner, const struct learn_stage *stage,
@@ -339,7 +358,7 @@ static eng_status make_room(struct learner *learner, const struct learn_stage *s
         return fail_nomem(err, "adapt");
     }
     eng_status status = adamw_new(size, &room->opt, err);
-    return status == ENG_OK ? make_tape(learner, stage->part->want, err) : status;
+    return status == ENG_OK ? make_tape(learner, err) : status;
 }
 
 /* One step, a look at dev when it is time, and a word to the caller. */
@@ -355,10 +374,19 @@ static eng_status one_step(struct learner *learner, const struct learn_part *par
             status = diverged(run->steps, progress.dev_loss, room->lr, err);
         }
     }
-    if (status == ENG_OK) {
-        learner_report(learner, run, &progress);
+    return status == ENG_OK ? learner_report(learner, run, &progress, err) : status;
+}
+
+static bool move_room(void *loop, struct blob *blob)
+{
+    struct stage_room *room = loop;
+    size_t bytes = adamw_bytes(room->opt);
+    bool ok = false;
+    unsigned char *at = blob_take(blob, bytes, &ok);
+    if (at != NULL && blob->mode == BLOB_WRITE) {
+        adamw_save(room->opt, at);
     }
-    return status;
+    return ok && (blob->mode != BLOB_READ || adamw_load(room->opt, at, bytes, NULL) == ENG_OK);
 }
 
 static eng_status descend(struct learner *learner, const struct learn_stage *stage, size_t steps,
@@ -366,8 +394,14 @@ static eng_status descend(struct learner *learner, const struct learn_stage *sta
 {
     struct stage_room room = {0};
     eng_status status = make_room(learner, stage, &room, err);
-    for (size_t i = 0; i < steps && !learner->stop && status == ENG_OK; i++) {
-        status = one_step(learner, stage->part, &room, i + 1 == steps, run, err);
+    run->loop = &room;
+    run->move_loop = move_room;
+    if (status == ENG_OK && learner->resuming) {
+        status = learner_resume_stage(learner, run, err);
+    }
+    size_t end = run->first_step + steps;
+    while (run->steps < end && !learner->stop && status == ENG_OK) {
+        status = one_step(learner, stage->part, &room, run->steps + 1 == end, run, err);
     }
     adamw_free(room.opt);
     free(room.gradient);

@@ -14,6 +14,7 @@
 #define ENGINE_TRAINER_H
 
 #include "engine/batch.h"
+#include "engine/blob.h"
 #include "engine/encoder.h"
 #include "engine/opt_search.h"
 #include "engine/rng.h"
@@ -29,12 +30,11 @@ struct learn_part {
     size_t (*blocks)(const struct learner *learner);
     /* params (size) overwritten: where the part starts from learner->route. */
     void (*start)(struct learner *learner, float *params);
-    /* Makes the sequences carry `params`: sets learner->mix or learner->prompt. */
+    /* Makes the sequences carry `params`: sets learner->carried. */
     void (*use)(struct learner *learner, const float *params);
-    /* dmerged (Lp,P,H): mean loss by the prompt added. gradient (size) overwritten. NULL: the part is
-     * only searched. */
-    void (*gradient)(struct learner *learner, const float *params, const float *dmerged,
-                     float *gradient);
+    /* From learner->dmerged, the mean loss by the prompt added, and the tape's other gradients.
+     * gradient (size) overwritten. NULL: the part is only searched. */
+    void (*gradient)(struct learner *learner, const float *params, float *gradient);
 };
 
 /* How a gradient-free stage searches a block of its part. */
@@ -76,7 +76,9 @@ struct learner {
     const eng_model *model;
     const eng_bank *bank;
     const eng_task *task;
-    eng_adapt_config config; /* every default filled in */
+    const struct learn_method *method;
+    eng_adapt_config config;  /* every default filled in */
+    eng_adapt_result *result; /* prompt, head and start are filled in on the way */
     struct batch_rows train, dev;
     size_t *order; /* items of train that have a target, reshuffled every epoch */
     size_t n_order, order_at;
@@ -87,9 +89,10 @@ struct learner {
     float *dmerged;            /* (Lp, P, H) */
     float *dstart, *dend;      /* (tokens of a micro-batch) */
     float *route;              /* (route_len) the start, then the best route */
-    float *mix;                /* (Lp, K) */
-    float *prompt;             /* NULL: sequences carry the mix; else prompt_room */
+    struct carried carried;    /* what sequences carry now, in the rooms */
+    float *mix_room;           /* (Lp, K) */
     float *prompt_room;        /* (Lp, P, H) or NULL, when no stage has a prompt */
+    float *head_room;          /* (2H + 2) likewise */
     size_t *confusion;         /* of a look */
     double began;
     double seconds;     /* the stage ends this long after `began`; 0: no limit */
@@ -99,6 +102,11 @@ struct learner {
     void *on_progress_arg;
     bool stop; /* the caller said so, or time is up */
     bool cancelled;
+    uint64_t identity; /* of settings, rows and bank: a checkpoint must agree */
+    double saved_at;   /* seconds_now of the last checkpoint */
+    bool resuming;     /* config.resume has been read as far as `resume` says */
+    struct blob resume;
+    struct rng resume_rng; /* the generator to go on with */
 };
 
 /* Encodes the rows and makes room. learner_fini frees, also after a failure. */
@@ -110,8 +118,9 @@ void learner_fini(struct learner *learner);
 size_t learner_tokens(const struct learner *learner);
 size_t learner_sequences(const struct learner *learner);
 
-/* Lp·P·H of the bank. */
+/* Lp·P·H of the bank, and 2H + 2. */
 size_t learner_prompt_floats(const struct learner *learner);
+size_t learner_head_floats(const struct learner *learner);
 
 /* Scores what the sequences carry on dev, or on the training rows when there is no dev. */
 ENG_MUST_CHECK eng_status learner_look(struct learner *learner, struct look *look, eng_error *err);
@@ -120,10 +129,16 @@ bool look_is_better(const struct look *look, const struct look *than);
 
 /* A stage on its way, and the best vector of its part. */
 struct stage_run {
+    size_t stage;         /* of the method */
+    size_t first_step;    /* steps done before it */
+    struct rng first_rng; /* as it began: its random start and its searches' seeds */
     float *params, *best; /* (size of the part) */
-    struct look look;     /* of the best of all stages */
-    bool moved;           /* `best` is that best */
-    bool prompt_is_best;  /* a stage with a prompt has moved */
+    /* What the stage's loop has beside, for checkpoints. */
+    void *loop;
+    bool (*move_loop)(void *loop, struct blob *blob);
+    struct look look;    /* of the best of all stages */
+    bool moved;          /* `best` is that best */
+    bool prompt_is_best; /* a stage with a prompt has moved */
     size_t best_step;
     size_t steps;      /* done, of all stages */
     double train_loss; /* of the last step; of the best candidate when searching */
@@ -142,21 +157,35 @@ ENG_MUST_CHECK eng_status learner_budget(const struct learner *learner,
 ENG_MUST_CHECK eng_status learner_consider(struct learner *learner, const struct learn_part *part,
                                            const float *params, struct stage_run *run,
                                            eng_progress *progress, eng_error *err);
-/* Tells the caller and looks at the clock: sets learner->stop. */
-void learner_report(struct learner *learner, const struct stage_run *run, eng_progress *progress);
+/* Tells the caller, hands a checkpoint over when it is time, and looks at the clock: sets
+ * learner->stop. The run and its loop must be such that a resumed run can go on from here. */
+ENG_MUST_CHECK eng_status learner_report(struct learner *learner, struct stage_run *run,
+                                         eng_progress *progress, eng_error *err);
 /* The gradient-free loop; `steps` evaluations at most. trainer_search.c. */
 ENG_MUST_CHECK eng_status learner_search(struct learner *learner, const struct learn_stage *stage,
                                          size_t steps, struct stage_run *run, eng_error *err);
 
-/* The few-shot loss of n vectors: the mean over the training rows, all of them under every vector in
- * packed batches.
- *   carried (n, Lp·K) mixes, or (n, Lp, P, H) when `prompts`   losses (n) overwritten */
-ENG_MUST_CHECK eng_status few_shot_losses(struct learner *learner, const float *carried,
-                                          bool prompts, size_t n, double *losses, eng_error *err);
+/* The few-shot loss of n candidates: the mean over the training rows, all of them under every candidate
+ * in packed batches.   carried (n)   losses (n) overwritten */
+ENG_MUST_CHECK eng_status few_shot_losses(struct learner *learner, const struct carried *carried,
+                                          size_t n, double *losses, eng_error *err);
 
-/* The bank's row with the least few-shot loss. retrieve.c. losses (rows of the bank) overwritten, or
- * NULL. */
-ENG_MUST_CHECK eng_status retrieve_row(struct learner *learner, size_t *row, double *losses,
-                                       eng_error *err);
+/* Of the bank's rows and config.candidates the route with the least few-shot loss, and its name.
+ * retrieve.c.   route (route_len), name (size bytes) overwritten */
+ENG_MUST_CHECK eng_status retrieve_route(struct learner *learner, float *route, char *name,
+                                         size_t size, eng_error *err);
+
+/* ---- checkpoints: trainer_state.c ---- */
+
+/* Hashes what a checkpoint depends on into learner->identity. */
+void learner_identify(struct learner *learner);
+ENG_MUST_CHECK eng_status learner_checkpoint(struct learner *learner, struct stage_run *run,
+                                             eng_error *err);
+/* A resumed run reads its block in two parts: which stage it is in and what came before; then, when
+ * the stage and its loop have their rooms, what they hold. */
+ENG_MUST_CHECK eng_status learner_resume(struct learner *learner, struct stage_run *run,
+                                         eng_error *err);
+ENG_MUST_CHECK eng_status learner_resume_stage(struct learner *learner, struct stage_run *run,
+                                               eng_error *err);
 
 #endif

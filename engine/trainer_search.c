@@ -58,15 +58,21 @@ eng_status learner_budget(const struct learner *learner, const struct learn_meth
 /* ---- room ------------------------------------------------------------------------------------------ */
 
 struct hunt {
+    struct learner *learner;
     const struct learn_part *part;
     size_t size, blocks, dims; /* size = blocks · dims */
-    size_t carry;              /* floats that a sequence carries */
     size_t group;              /* candidates run side by side */
     struct search **searches;  /* (blocks), NULL once over */
-    double *points, *values;   /* of one ask */
-    float *candidates;         /* (group, size) */
-    float *carried;            /* (group, carry) */
     double objective;          /* of run->params, the best known */
+    float *candidate;          /* (size) */
+    struct carried *carried;   /* (group) pointing into rooms */
+    float *rooms;              /* (group, width) mixes or prompts */
+    size_t width;
+
+    /* The turn of one block: an ask, its values as far as they are known, and how many of them have
+     * been taken. */
+    size_t block, asked, known, taken;
+    double *points, *values; /* (asked, dims), (asked) */
 };
 
 static void hunt_fini(struct hunt *hunt)
@@ -77,8 +83,9 @@ static void hunt_fini(struct hunt *hunt)
     free(hunt->searches);
     free(hunt->points);
     free(hunt->values);
-    free(hunt->candidates);
+    free(hunt->candidate);
     free(hunt->carried);
+    free(hunt->rooms);
 }
 
 /* The box of a block around where it starts. bounds (3, dims): lower, upper, start. */
@@ -121,23 +128,25 @@ static eng_status hunt_init(struct learner *learner, const struct learn_stage *s
                             const float *params, size_t steps, struct hunt *hunt, eng_error *err)
 {
     const eng_bank_info *info = &learner->bank->info;
+    hunt->learner = learner;
     hunt->part = stage->part;
     hunt->size = stage->part->size(learner);
     hunt->blocks = blocks_of(learner, stage->part);
     hunt->dims = hunt->size / hunt->blocks;
     stage->part->use(learner, params); /* says what sequences carry */
-    hunt->carry =
-        learner->prompt != NULL ? learner_prompt_floats(learner) : info->layers * info->modules;
+    hunt->width = learner->carried.prompt != NULL ? learner_prompt_floats(learner)
+                                                  : info->layers * info->modules;
     hunt->group = 1 + (GROUP_SEQUENCES - 1) / learner->n_order;
-    size_t size = 0, carried = 0;
-    if (!size_mul(hunt->group, hunt->size, &size) ||
-        !size_mul(hunt->group, hunt->carry, &carried)) {
+    size_t rooms = 0;
+    if (!size_mul(hunt->group, hunt->width, &rooms)) {
         return fail_nomem(err, "adapt");
     }
     hunt->searches = calloc(hunt->blocks, sizeof(struct search *));
-    hunt->candidates = calloc(size, sizeof *hunt->candidates);
-    hunt->carried = calloc(carried, sizeof *hunt->carried);
-    if (hunt->searches == NULL || hunt->candidates == NULL || hunt->carried == NULL) {
+    hunt->candidate = calloc(hunt->size, sizeof *hunt->candidate);
+    hunt->carried = calloc(hunt->group, sizeof *hunt->carried);
+    hunt->rooms = calloc(rooms, sizeof *hunt->rooms);
+    if (hunt->searches == NULL || hunt->candidate == NULL || hunt->carried == NULL ||
+        hunt->rooms == NULL) {
         return fail_nomem(err, "adapt");
     }
     return make_searches(learner, stage->search, params, steps, hunt, err);
@@ -145,125 +154,203 @@ static eng_status hunt_init(struct learner *learner, const struct learn_stage *s
 
 /* ---- candidates -------------------------------------------------------------------------------------- */
 
-/* Candidate i of the group: the best vector with block b replaced. */
-static void make_candidate(struct learner *learner, struct hunt *hunt, const float *best, size_t b,
-                           const double *point, size_t i)
+/* hunt->candidate: the best vector with the turn's block replaced by point i of its ask. Whatever a turn
+ * finds changes that block alone, so the candidates of an ask do not depend on each other. */
+static void make_candidate(struct hunt *hunt, const float *best, size_t i)
 {
-    float *candidate = hunt->candidates + i * hunt->size;
-    memcpy(candidate, best, hunt->size * sizeof *candidate);
+    memcpy(hunt->candidate, best, hunt->size * sizeof *best);
     for (size_t d = 0; d < hunt->dims; d++) {
-        candidate[b * hunt->dims + d] = (float)point[d];
+        hunt->candidate[hunt->block * hunt->dims + d] = (float)hunt->points[i * hunt->dims + d];
     }
-    hunt->part->use(learner, candidate);
-    memcpy(hunt->carried + i * hunt->carry,
-           learner->prompt != NULL ? learner->prompt : learner->mix,
-           hunt->carry * sizeof *hunt->carried);
 }
 
-/* The objective of candidate i is known: keep the better, look at it, tell the caller. */
-static eng_status take_candidate(struct learner *learner, struct hunt *hunt, size_t i, double value,
-                                 struct stage_run *run, eng_error *err)
+/* What sequences carry for a candidate, in room i of the group. */
+static void use_candidate(struct hunt *hunt, size_t i)
 {
-    const float *candidate = hunt->candidates + i * hunt->size;
+    float *room = hunt->rooms + i * hunt->width;
+    hunt->part->use(hunt->learner, hunt->candidate);
+    struct carried now = hunt->learner->carried;
+    memcpy(room, now.prompt != NULL ? now.prompt : now.mix, hunt->width * sizeof *room);
+    hunt->carried[i] = (struct carried){.mix = now.prompt != NULL ? NULL : room,
+                                        .prompt = now.prompt != NULL ? room : NULL,
+                                        .head = now.head};
+}
+
+/* Values of the next group of the ask. */
+static eng_status run_group(struct hunt *hunt, const float *best, eng_error *err)
+{
+    size_t n = hunt->asked - hunt->known;
+    n = n < hunt->group ? n : hunt->group;
+    for (size_t i = 0; i < n; i++) {
+        make_candidate(hunt, best, hunt->known + i);
+        use_candidate(hunt, i);
+    }
+    eng_status status =
+        few_shot_losses(hunt->learner, hunt->carried, n, hunt->values + hunt->known, err);
+    hunt->known += status == ENG_OK ? n : 0;
+    return status;
+}
+
+/* The next candidate whose value is known: keep the better, look at it, tell the caller. */
+static eng_status take_candidate(struct hunt *hunt, struct stage_run *run, eng_error *err)
+{
     eng_progress progress = {.dev_loss = (double)NAN, .dev_accuracy = (double)NAN};
     eng_status status = ENG_OK;
+    size_t i = hunt->taken++;
     run->steps++;
-    if (value < hunt->objective) {
-        hunt->objective = run->train_loss = value;
-        memcpy(run->params, candidate, hunt->size * sizeof *candidate);
-        status = learner_consider(learner, hunt->part, candidate, run, &progress, err);
+    if (hunt->values[i] < hunt->objective) {
+        hunt->objective = run->train_loss = hunt->values[i];
+        make_candidate(hunt, run->params, i);
+        memcpy(run->params, hunt->candidate, hunt->size * sizeof *run->params);
+        status = learner_consider(hunt->learner, hunt->part, run->params, run, &progress, err);
     }
-    if (status == ENG_OK) {
-        learner_report(learner, run, &progress);
-    }
-    return status;
-}
-
-/* Points [first, first + n) of the ask of block b. */
-static eng_status run_group(struct learner *learner, struct hunt *hunt, size_t b, size_t first,
-                            size_t n, struct stage_run *run, eng_error *err)
-{
-    for (size_t i = 0; i < n; i++) {
-        make_candidate(learner, hunt, run->params, b, hunt->points + (first + i) * hunt->dims, i);
-    }
-    double *values = hunt->values + first;
-    eng_status status =
-        few_shot_losses(learner, hunt->carried, learner->prompt != NULL, n, values, err);
-    for (size_t i = 0; i < n && status == ENG_OK && !learner->stop; i++) {
-        status = take_candidate(learner, hunt, i, values[i], run, err);
-    }
-    return status;
+    return status == ENG_OK ? learner_report(hunt->learner, run, &progress, err) : status;
 }
 
 /* ---- turns --------------------------------------------------------------------------------------------- */
 
-/* One ask, its evaluations and, unless stopped on the way, its tell. */
-static eng_status turn(struct learner *learner, struct hunt *hunt, size_t b, struct stage_run *run,
-                       eng_error *err)
+static bool make_points(struct hunt *hunt, size_t n)
 {
-    struct search *search = hunt->searches[b];
-    size_t n = search_batch(search);
     free(hunt->points);
     free(hunt->values);
     hunt->points = calloc(n, hunt->dims * sizeof *hunt->points);
     hunt->values = calloc(n, sizeof *hunt->values);
-    if (hunt->points == NULL || hunt->values == NULL) {
-        return fail_nomem(err, "adapt");
+    hunt->asked = n;
+    hunt->known = hunt->taken = 0;
+    return hunt->points != NULL && hunt->values != NULL;
+}
+
+/* One ask, unless it is on its way, its evaluations and, unless stopped on the way, its tell. */
+static eng_status turn(struct hunt *hunt, struct stage_run *run, eng_error *err)
+{
+    struct search *search = hunt->searches[hunt->block];
+    eng_status status = ENG_OK;
+    if (hunt->asked == 0) {
+        status = make_points(hunt, search_batch(search)) ? search_ask(search, hunt->points, err)
+                                                         : fail_nomem(err, "adapt");
     }
-    eng_status status = search_ask(search, hunt->points, err);
-    for (size_t done = 0; done < n && status == ENG_OK && !learner->stop;) {
-        size_t count = n - done < hunt->group ? n - done : hunt->group;
-        status = run_group(learner, hunt, b, done, count, run, err);
-        done += count;
+    while (status == ENG_OK && hunt->taken < hunt->asked && !hunt->learner->stop) {
+        if (hunt->taken == hunt->known) {
+            status = run_group(hunt, run->params, err);
+        } else {
+            status = take_candidate(hunt, run, err);
+        }
     }
-    if (status == ENG_OK && !learner->stop) {
-        status = search_tell(search, hunt->values, err);
+    if (status != ENG_OK || hunt->taken < hunt->asked) {
+        return status;
     }
-    if (status == ENG_OK && !learner->stop && !isfinite(hunt->objective)) {
+    status = search_tell(search, hunt->values, err);
+    hunt->asked = 0;
+    if (status == ENG_OK && !isfinite(hunt->objective)) {
         status = fail(err, ENG_EDIVERGED, "loss", "none of %zu candidates has a finite loss",
                       run->steps);
     }
     return status;
 }
 
-/* A search that has ended, or whose covariance has, leaves the others their turns. */
-static bool is_over(struct hunt *hunt, size_t b, eng_status *status)
+/* The turn goes on. A search that has ended, or whose covariance has, leaves the others their turns. */
+static void next_block(struct hunt *hunt, eng_status *status)
 {
-    if (*status == ENG_EDIVERGED && isfinite(hunt->objective)) {
-        *status = ENG_OK;
-    } else if (search_stopped(hunt->searches[b]) == SEARCH_RUNNING) {
-        return false;
+    struct search **search = &hunt->searches[hunt->block];
+    bool broken = *status == ENG_EDIVERGED && isfinite(hunt->objective);
+    if (*search != NULL && (broken || search_stopped(*search) != SEARCH_RUNNING)) {
+        search_free(*search);
+        *search = NULL;
     }
-    search_free(hunt->searches[b]);
-    hunt->searches[b] = NULL;
-    return true;
+    *status = broken ? ENG_OK : *status;
+    hunt->block = (hunt->block + 1) % hunt->blocks;
+}
+
+static size_t searches_left(const struct hunt *hunt)
+{
+    size_t left = 0;
+    for (size_t b = 0; b < hunt->blocks; b++) {
+        left += hunt->searches[b] != NULL;
+    }
+    return left;
 }
 
 /* What the start is worth: a candidate has to beat it. It has been looked at on dev. */
-static eng_status value_start(struct learner *learner, struct hunt *hunt, struct stage_run *run,
-                              eng_error *err)
+static eng_status value_start(struct hunt *hunt, struct stage_run *run, eng_error *err)
 {
     double value = 0;
-    const float *carried = learner->prompt != NULL ? learner->prompt : learner->mix;
-    eng_status status = few_shot_losses(learner, carried, learner->prompt != NULL, 1, &value, err);
+    struct carried carried = hunt->learner->carried;
+    eng_status status = few_shot_losses(hunt->learner, &carried, 1, &value, err);
     hunt->objective = isfinite(value) ? value : (double)INFINITY;
     run->train_loss = value;
     return status;
 }
 
+/* ---- checkpoints ----------------------------------------------------------------------------------------- */
+
+static bool move_search(struct search **search, struct blob *blob)
+{
+    uint64_t bytes = *search != NULL ? search_bytes(*search) : 0;
+    bool ok = false;
+    if (!blob_move(blob, &bytes, sizeof bytes)) {
+        return false;
+    }
+    unsigned char *at = blob_take(blob, bytes, &ok);
+    if (blob->mode == BLOB_READ && ok && bytes == 0) {
+        search_free(*search);
+        *search = NULL;
+    } else if (blob->mode == BLOB_READ && ok) {
+        ok = search_load(*search, at, bytes, NULL) == ENG_OK;
+    } else if (at != NULL && bytes > 0) {
+        search_save(*search, at);
+    }
+    return ok;
+}
+
+/* The ask on its way: its points are in its search, which hands them out again. */
+static bool move_turn(struct hunt *hunt, struct blob *blob)
+{
+    uint64_t numbers[] = {hunt->block, hunt->asked, hunt->known, hunt->taken};
+    if (!blob_move(blob, numbers, sizeof numbers)) {
+        return false;
+    }
+    if (blob->mode == BLOB_READ) {
+        hunt->block = numbers[0] < hunt->blocks ? numbers[0] : 0;
+        struct search *search = hunt->searches[hunt->block];
+        if (numbers[0] >= hunt->blocks || search == NULL || numbers[1] == 0 ||
+            numbers[1] != search_batch(search) || numbers[2] > numbers[1] ||
+            numbers[3] > numbers[2] || !make_points(hunt, numbers[1]) ||
+            search_ask(search, hunt->points, NULL) != ENG_OK) {
+            return false;
+        }
+        hunt->known = numbers[2];
+        hunt->taken = numbers[3];
+    }
+    return blob_doubles(blob, hunt->values, hunt->known);
+}
+
+static bool move_hunt(void *loop, struct blob *blob)
+{
+    struct hunt *hunt = loop;
+    bool ok = blob_doubles(blob, &hunt->objective, 1);
+    for (size_t b = 0; b < hunt->blocks && ok; b++) {
+        ok = move_search(&hunt->searches[b], blob);
+    }
+    return ok && move_turn(hunt, blob);
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------------------- */
+
 eng_status learner_search(struct learner *learner, const struct learn_stage *stage, size_t steps,
                           struct stage_run *run, eng_error *err)
 {
     struct hunt hunt = {0};
+    run->loop = &hunt;
+    run->move_loop = move_hunt;
     eng_status status = hunt_init(learner, stage, run->params, steps, &hunt, err);
-    size_t left = hunt.blocks;
     if (status == ENG_OK) {
-        status = value_start(learner, &hunt, run, err);
+        status = learner->resuming ? learner_resume_stage(learner, run, err)
+                                   : value_start(&hunt, run, err);
     }
-    for (size_t b = 0; status == ENG_OK && left > 0 && !learner->stop; b = (b + 1) % hunt.blocks) {
-        if (hunt.searches[b] != NULL) {
-            status = turn(learner, &hunt, b, run, err);
-            left -= is_over(&hunt, b, &status) ? 1 : 0;
+    while (status == ENG_OK && searches_left(&hunt) > 0 && !learner->stop) {
+        status = hunt.searches[hunt.block] != NULL ? turn(&hunt, run, err) : ENG_OK;
+        if (!learner->stop) {
+            next_block(&hunt, &status);
         }
     }
     hunt_fini(&hunt);

@@ -252,13 +252,13 @@ static void tell_progress(struct running *r, const eng_progress *progress)
     free(data);
 }
 
-static bool on_progress(void *arg, const eng_progress *progress)
+static eng_verdict on_progress(void *arg, const eng_progress *progress)
 {
     struct running *r = arg;
     r->tokens = (int64_t)progress->tokens;
     r->stop = job_should_stop(r->thread);
     if (r->stop != JOB_GO_ON) {
-        return false;
+        return ENG_STOP;
     }
     if (clock_ms() - r->last_beat >= BEAT_MS || isfinite(progress->dev_loss)) {
         tell_progress(r, progress);
@@ -270,7 +270,7 @@ static bool on_progress(void *arg, const eng_progress *progress)
         left = limit > 0 && left > limit - progress->seconds ? limit - progress->seconds : left;
         job_set_estimate(r->thread, wall_ms() + (int64_t)(left * 1e3));
     }
-    return r->stop == JOB_GO_ON;
+    return ENG_GO_ON;
 }
 
 static bool learn(struct running *r)

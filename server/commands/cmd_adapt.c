@@ -242,7 +242,7 @@ static bool make_spec(const struct settings *settings, const struct rows *rows, 
 
 /* ---- learning ------------------------------------------------------------------------------------------ */
 
-static bool show_progress(void *arg, const eng_progress *now)
+static eng_verdict show_progress(void *arg, const eng_progress *now)
 {
     (void)arg;
     if (!isnan(now->dev_accuracy)) {
@@ -252,7 +252,7 @@ static bool show_progress(void *arg, const eng_progress *now)
                 now->step, now->steps, now->train_loss, now->dev_accuracy, now->dev_loss,
                 now->tokens, now->seconds, now->best ? " (best)" : "");
     }
-    return true;
+    return ENG_GO_ON;
 }
 
 static json_t *metrics_json(const eng_adapt_result *result, const struct rows *rows)

@@ -194,17 +194,17 @@ struct progress {
     bool terminal;
 };
 
-static bool show_progress(void *arg, const eng_progress *now)
+static eng_verdict show_progress(void *arg, const eng_progress *now)
 {
     const struct progress *progress = arg;
     if (isnan(now->dev_accuracy)) {
-        return true;
+        return ENG_GO_ON;
     }
     fprintf(stderr, "%s%s %s seed %llu: step %zu of %zu, train loss %.4f, dev %.4f%s%s",
             progress->terminal ? "\r\033[K" : "", progress->task, progress->method,
             (unsigned long long)progress->seed, now->step, now->steps, now->train_loss,
             now->dev_accuracy, now->best ? " (best)" : "", progress->terminal ? "" : "\n");
-    return true;
+    return ENG_GO_ON;
 }
 
 static void make_config(const struct settings *settings, const struct opened *opened,
@@ -238,9 +238,10 @@ static eng_status score(const struct settings *settings, const struct opened *op
         n = settings->limit;
     }
     eng_route_mix(opened->bank, learnt->route, mix);
-    eng_status status = eng_evaluate(opened->compute, ENG_TRAINING, opened->model, opened->bank,
-                                     folder->task, folder->test, which, n, mix, learnt->prompt,
-                                     settings->text_limit, NULL, NULL, NULL, NULL, scores, err);
+    eng_status status =
+        eng_evaluate(opened->compute, ENG_TRAINING, opened->model, opened->bank, folder->task,
+                     folder->test, which, n, mix, learnt->prompt, learnt->head,
+                     settings->text_limit, NULL, NULL, NULL, NULL, scores, err);
     free(mix);
     return status;
 }
@@ -268,7 +269,7 @@ static eng_status run_one(const struct settings *settings, const struct opened *
     run->seconds = run->adapt.seconds + run->test.seconds;
     eng_adapt_result result = run->adapt;
     eng_adapt_result_fini(&result);
-    run->adapt.route = run->adapt.prompt = NULL;
+    run->adapt.route = run->adapt.prompt = run->adapt.head = NULL;
     return status;
 }
 

@@ -331,7 +331,8 @@ static int answer(struct ready *ready, const struct settings *settings, const en
     eng_status status = eng_encode(ready->task, input, settings->text_limit, &encoded, &err);
     if (status == ENG_OK) {
         const int32_t *ids = eng_encoded_ids(encoded, &len);
-        eng_sequence sequence = {ids, len, ready->opened.bank, ready->mix, ready->file.prompt};
+        eng_sequence sequence = {
+            ids, len, ready->opened.bank, ready->mix, ready->file.prompt, ready->file.head};
         status = eng_forward(ready->opened.compute, ready->workspace, ENG_SERVING,
                              ready->opened.model, &sequence, 1, ready->start, ready->end, &err);
     }

@@ -42,19 +42,26 @@ static json_t *route_numbers(const float *route, size_t n)
 }
 
 /* The floats of this machine (little-endian) as base64: 50,000 numbers would be a long array. */
-static json_t *prompt_text(const float *prompt, size_t n)
+static json_t *floats_text(const float *floats, size_t n)
 {
-    size_t bytes = n * sizeof *prompt;
+    size_t bytes = n * sizeof *floats;
     size_t room = sodium_base64_encoded_len(bytes, sodium_base64_VARIANT_ORIGINAL);
     char *text = malloc(room);
     json_t *out = NULL;
     if (text != NULL) {
-        sodium_bin2base64(text, room, (const unsigned char *)prompt, bytes,
+        sodium_bin2base64(text, room, (const unsigned char *)floats, bytes,
                           sodium_base64_VARIANT_ORIGINAL);
         out = json_string(text);
     }
     free(text);
     return out;
+}
+
+/* True also when there is nothing to put, or nowhere. */
+static bool put_floats(json_t *root, const char *key, const float *floats, size_t n)
+{
+    return root == NULL || floats == NULL ||
+           json_object_set_new(root, key, floats_text(floats, n)) == 0;
 }
 
 json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_task *task,
@@ -72,8 +79,8 @@ json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_
     if (root != NULL && may_have_no_answer) {
         json_object_set_new(root, "may_have_no_answer", json_true());
     }
-    if (root != NULL && result->prompt != NULL &&
-        json_object_set_new(root, "prompt", prompt_text(result->prompt, result->prompt_len)) != 0) {
+    if (!put_floats(root, "prompt", result->prompt, result->prompt_len) ||
+        !put_floats(root, "head", result->head, result->head_len)) {
         json_decref(root);
         return NULL;
     }
@@ -174,24 +181,24 @@ static bool read_numbers(struct route_file *file, size_t n)
     return true;
 }
 
-/* True also when there is none. */
-static bool read_prompt(struct route_file *file, size_t n)
+/* The n finite numbers of `key` into *out; true also when there are none. */
+static bool read_floats(const struct route_file *file, const char *key, size_t n, float **out)
 {
-    const json_t *text = json_object_get(file->root, "prompt");
-    size_t bytes = n * sizeof *file->prompt, len = 0;
+    const json_t *text = json_object_get(file->root, key);
+    size_t bytes = n * sizeof **out, len = 0;
     if (text == NULL) {
         return true;
     }
-    file->prompt = calloc(n, sizeof *file->prompt);
-    if (file->prompt == NULL || !json_is_string(text) ||
-        sodium_base642bin((unsigned char *)file->prompt, bytes, json_string_value(text),
+    float *floats = *out = calloc(n, sizeof *floats);
+    if (floats == NULL || !json_is_string(text) ||
+        sodium_base642bin((unsigned char *)floats, bytes, json_string_value(text),
                           json_string_length(text), NULL, &len, NULL,
                           sodium_base64_VARIANT_ORIGINAL) != 0 ||
         len != bytes) {
         return false;
     }
     for (size_t i = 0; i < n; i++) {
-        if (!isfinite(file->prompt[i])) {
+        if (!isfinite(floats[i])) {
             return false;
         }
     }
@@ -235,9 +242,12 @@ int route_file_read(const char *command, const char *path, const eng_model *mode
     if (!read_numbers(out, eng_bank_get_info(bank)->route_len)) {
         return bad(command, path, "route is not an array of the bank's count of finite numbers");
     }
-    if (!read_prompt(out, prompt_floats(model, bank))) {
+    if (!read_floats(out, "prompt", prompt_floats(model, bank), &out->prompt)) {
         return bad(command, path,
                    "prompt is not base64 of the bank's layers x prompt tokens x hidden floats");
+    }
+    if (!read_floats(out, "head", 2 * eng_model_get_info(model)->hidden + 2, &out->head)) {
+        return bad(command, path, "head is not base64 of 2 x hidden + 2 floats");
     }
     return EXIT_DONE;
 }
@@ -247,5 +257,6 @@ void route_file_fini(struct route_file *file)
     json_decref(file->root);
     free(file->route);
     free(file->prompt);
+    free(file->head);
     memset(file, 0, sizeof *file);
 }

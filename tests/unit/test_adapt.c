@@ -43,7 +43,8 @@ static void follow_trace(struct golden *g, struct trace *t)
     REQUIRE(adamw_new(n, &opt, NULL) == ENG_OK);
     eng_bank_row(g->bank, g->row, route);
     for (size_t i = 0; i < GOLDEN_SEQUENCES; i++) {
-        t->sequences[i] = (eng_sequence){g->ids[i], g->lens[i], g->bank, mix, NULL};
+        t->sequences[i] =
+            (eng_sequence){.ids = g->ids[i], .len = g->lens[i], .bank = g->bank, .mix = mix};
     }
     for (int step = 0; step < 5; step++) {
         float loss = (float)loss_and_gradient(g, t, route, mix, gradient);
@@ -128,14 +129,14 @@ struct seen {
     double first_loss, last_loss;
 };
 
-static bool watch(void *arg, const eng_progress *progress)
+static eng_verdict watch(void *arg, const eng_progress *progress)
 {
     struct seen *seen = arg;
     seen->steps++;
     seen->looks += isnan(progress->dev_accuracy) ? 0 : 1;
     seen->first_loss = seen->steps == 1 ? progress->train_loss : seen->first_loss;
     seen->last_loss = progress->train_loss;
-    return seen->steps != seen->stop_at;
+    return seen->steps != seen->stop_at ? ENG_GO_ON : ENG_STOP;
 }
 
 static void learns_what_the_options_do_not_say(void)
@@ -193,7 +194,7 @@ static void retrieve_takes_the_row_of_least_loss(void)
         eng_bank_row(toy.bank, row, route);
         eng_route_mix(toy.bank, route, mix);
         REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set,
-                             train, TOY_EACH, mix, NULL, 0, NULL, NULL, NULL, NULL, &scores,
+                             train, TOY_EACH, mix, NULL, NULL, 0, NULL, NULL, NULL, NULL, &scores,
                              NULL) == ENG_OK);
         best = scores.loss < least ? row : best;
         least = scores.loss < least ? scores.loss : least;

@@ -19,6 +19,7 @@ struct sample {
     int32_t ids[SEQUENCES][POSITIONS];
     float mix[SEQUENCES][64];
     float *prompt;
+    float head[2 * 128 + 2];
     eng_sequence sequences[SEQUENCES];
     size_t n, tokens;
 };
@@ -37,7 +38,7 @@ static bool setup(void)
            eng_bank_random(model, 3, 5, 4, 7, 6, &deep, NULL) == ENG_OK;
 }
 
-/* Different banks, mixes, a tuned prompt and none at all, of random lengths. */
+/* Different banks, mixes, a tuned prompt, none at all, and own heads, of random lengths. */
 static void sample_init(struct sample *s, uint64_t seed)
 {
     struct rng rng;
@@ -47,6 +48,9 @@ static void sample_init(struct sample *s, uint64_t seed)
     s->prompt = malloc(3 * 4 * 128 * sizeof(float));
     for (size_t i = 0; s->prompt != NULL && i < 3 * 4 * 128; i++) {
         s->prompt[i] = (float)rng_normal(&rng) * 0.1f;
+    }
+    for (size_t i = 0; i < sizeof s->head / sizeof s->head[0]; i++) {
+        s->head[i] = (float)rng_normal(&rng);
     }
     for (size_t i = 0; i < s->n; i++) {
         eng_sequence *q = &s->sequences[i];
@@ -60,6 +64,7 @@ static void sample_init(struct sample *s, uint64_t seed)
         }
         q->mix = rng_below(&rng, 4) == 0 ? NULL : s->mix[i];
         q->prompt = q->bank == deep && rng_below(&rng, 3) == 0 ? s->prompt : NULL;
+        q->head = rng_below(&rng, 3) == 0 ? s->head : NULL;
         s->tokens += q->len;
     }
 }
@@ -150,6 +155,53 @@ static void three_ways_to_one_answer(void)
         CHECK_NEAR(b[0][t], a[0][t], 1e-5);
     }
     encoder_tape_free(tape);
+    eng_compute_stop(compute);
+    free(s.prompt);
+}
+
+/* ---- a head of one's own ---- */
+
+/* Logits and the prompt's gradient of one sequence, whose loss is `scale` times the sum of its logits. */
+static void pass_both_ways(eng_compute *compute, const eng_sequence *q, float scale, float *logits,
+                           float *dprompt)
+{
+    static float d[2 * POSITIONS];
+    struct encoder_tape *tape = NULL;
+    for (size_t i = 0; i < 2 * POSITIONS; i++) {
+        d[i] = scale;
+    }
+    REQUIRE(encoder_tape_new(model, POSITIONS, 1, WANT_PROMPT, &tape, NULL) == ENG_OK);
+    CHECK(encoder_forward_keep(compute, tape, ENG_TRAINING, q, 1, logits, logits + q->len, NULL) ==
+          ENG_OK);
+    CHECK(encoder_backward(compute, tape, ENG_TRAINING, d, d + POSITIONS, dprompt, NULL) == ENG_OK);
+    encoder_tape_free(tape);
+}
+
+/* The bank's head, copied, changes nothing; twice that head is twice the logits and the gradient. */
+static void a_head_takes_the_place_of_the_banks(void)
+{
+    static float a[2 * POSITIONS], b[2 * POSITIONS], da[6 * 128], db[6 * 128], head[2 * 128 + 2];
+    static struct sample s;
+    eng_compute *compute = NULL;
+    sample_init(&s, 11);
+    eng_sequence q = {.ids = s.ids[0], .len = 7, .bank = shallow, .mix = s.mix[0]};
+    REQUIRE(eng_compute_start(2, NULL, &compute, NULL) == ENG_OK);
+    shallow->head_b[0] = 0.5f;
+    pass_both_ways(compute, &q, 2, a, da);
+    memcpy(head, shallow->head_w, 2 * 128 * sizeof *head);
+    memcpy(head + 2 * 128, shallow->head_b, 2 * sizeof *head);
+    q.head = head;
+    pass_both_ways(compute, &q, 2, b, db);
+    CHECK(memcmp(a, b, 2 * q.len * sizeof *a) == 0 && memcmp(da, db, sizeof da) == 0);
+    for (size_t i = 0; i < 2 * 128 + 2; i++) {
+        head[i] *= 2;
+    }
+    pass_both_ways(compute, &q, 1, b, db);
+    CHECK(memcmp(da, db, sizeof da) == 0 && da[0] != 0);
+    for (size_t t = 0; t < 2 * q.len; t++) {
+        CHECK(b[t] == 2 * a[t] && a[t] != 0);
+    }
+    shallow->head_b[0] = 0;
     eng_compute_stop(compute);
     free(s.prompt);
 }
@@ -321,6 +373,7 @@ int main(void)
     RUN(same_alone_and_together);
     RUN(back_ends_agree);
     RUN(three_ways_to_one_answer);
+    RUN(a_head_takes_the_place_of_the_banks);
     RUN(callers_share_a_compute);
     RUN(bad_batches);
     RUN(sizes_that_cannot_be);

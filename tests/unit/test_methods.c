@@ -48,7 +48,7 @@ struct seen {
     bool rose;
 };
 
-static bool watch(void *arg, const eng_progress *progress)
+static eng_verdict watch(void *arg, const eng_progress *progress)
 {
     struct seen *seen = arg;
     seen->calls++;
@@ -59,7 +59,7 @@ static bool watch(void *arg, const eng_progress *progress)
     seen->last_loss = progress->train_loss;
     seen->last_step = progress->step;
     seen->steps = progress->steps;
-    return seen->calls != seen->stop_at;
+    return seen->calls != seen->stop_at ? ENG_GO_ON : ENG_STOP;
 }
 
 static bool run(const eng_adapt_config *config, struct seen *seen, eng_adapt_result *result)
@@ -106,7 +106,8 @@ static void the_result_is_the_candidate_that_dev_chose(void)
     REQUIRE(run(&config, &seen, &result));
     eng_route_mix(toy.bank, result.route, mix);
     REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, dev,
-                         ROWS, mix, NULL, 0, NULL, NULL, NULL, NULL, &scores, NULL) == ENG_OK);
+                         ROWS, mix, NULL, NULL, 0, NULL, NULL, NULL, NULL, &scores,
+                         NULL) == ENG_OK);
     CHECK(scores.accuracy == result.dev_accuracy && scores.loss == result.dev_loss);
     eng_adapt_result_fini(&result);
 }
@@ -120,8 +121,8 @@ static void check_prompt(const eng_adapt_result *result)
     CHECK_INT(result->prompt_len,
               info->layers * info->prompt_tokens * eng_model_get_info(toy.model)->hidden);
     REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, dev,
-                         ROWS, NULL, result->prompt, 0, NULL, NULL, NULL, NULL, &scores,
-                         NULL) == ENG_OK);
+                         ROWS, NULL, result->prompt, result->head, 0, NULL, NULL, NULL, NULL,
+                         &scores, NULL) == ENG_OK);
     CHECK(scores.accuracy == result->dev_accuracy && scores.loss == result->dev_loss);
 }
 
@@ -132,7 +133,7 @@ static void prompt_methods_learn(void)
         eng_adapt_config config = config_of(names[i], 0);
         eng_adapt_result result;
         struct seen seen = {0};
-        config.prompt_lr = 5e-3;
+        config.prompt_lr = i == 0 ? 1e-3 : 5e-3;
         REQUIRE(run(&config, &seen, &result));
         CHECK_INT(seen.calls, config.steps * (i == 0 ? 2 : 1));
         CHECK_INT(seen.steps, seen.calls);
