@@ -23,7 +23,7 @@ struct head {
     const float *q, *k, *v, *dout;
     float *out, *dq, *dk, *dv;
     float scale;
-    bool vector;
+    enum simd simd;
     void *gemm_scratch;
     float *scores, *dscores;
     size_t scores_stride, block;
@@ -31,7 +31,7 @@ struct head {
 
 struct job {
     const struct attention *attention;
-    bool vector;
+    enum simd simd;
 };
 
 static struct head head_at(const struct job *job, size_t index, void *scratch)
@@ -47,7 +47,7 @@ static struct head head_at(const struct job *job, size_t index, void *scratch)
                         .k = a->k + at,
                         .v = a->v + at,
                         .scale = 1 / sqrtf((float)a->width),
-                        .vector = job->vector,
+                        .simd = job->simd,
                         .gemm_scratch = scratch};
     if (a->dout != NULL) {
         head.dout = a->dout + out_at;
@@ -78,10 +78,9 @@ static void probabilities(const struct head *head, size_t from, size_t rows)
                                    .b_transposed = true,
                                    .c = head->scores,
                                    .ldc = head->scores_stride};
-    gemm_serial(head->vector, &product, head->gemm_scratch);
+    gemm_serial(head->simd, &product, head->gemm_scratch);
     for (size_t r = 0; r < rows; r++) {
-        ops_softmax_row(head->vector, head->scores + r * head->scores_stride, head->len,
-                        head->scale);
+        ops_softmax_row(head->simd, head->scores + r * head->scores_stride, head->len, head->scale);
     }
 }
 
@@ -101,7 +100,7 @@ static void forward_task(void *arg, size_t index, size_t thread, void *scratch)
                                        .ldb = head.stride,
                                        .c = head.out + from * head.out_stride,
                                        .ldc = head.out_stride};
-        gemm_serial(head.vector, &product, head.gemm_scratch);
+        gemm_serial(head.simd, &product, head.gemm_scratch);
     }
 }
 
@@ -118,9 +117,9 @@ static void score_gradient(const struct head *head, size_t from, size_t rows)
                                    .b_transposed = true,
                                    .c = head->dscores,
                                    .ldc = head->scores_stride};
-    gemm_serial(head->vector, &product, head->gemm_scratch);
+    gemm_serial(head->simd, &product, head->gemm_scratch);
     for (size_t r = 0; r < rows; r++) {
-        ops_softmax_backward_row(head->vector, head->scores + r * head->scores_stride,
+        ops_softmax_backward_row(head->simd, head->scores + r * head->scores_stride,
                                  head->dscores + r * head->scores_stride, head->len, head->scale);
     }
 }
@@ -140,7 +139,7 @@ static void add_over_queries(const struct head *head, const float *s, size_t row
                                    .c = to,
                                    .ldc = head->stride,
                                    .add = add};
-    gemm_serial(head->vector, &product, head->gemm_scratch);
+    gemm_serial(head->simd, &product, head->gemm_scratch);
 }
 
 static void backward_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -164,14 +163,14 @@ static void backward_task(void *arg, size_t index, size_t thread, void *scratch)
                                        .ldb = head.stride,
                                        .c = head.dq + from * head.stride,
                                        .ldc = head.stride};
-        gemm_serial(head.vector, &product, head.gemm_scratch);
+        gemm_serial(head.simd, &product, head.gemm_scratch);
     }
 }
 
 static void run(eng_compute *compute, const struct attention *attention, pool_task task,
                 double products)
 {
-    struct job job = {attention, compute_vector(compute)};
+    struct job job = {attention, compute_simd(compute)};
     double work = 0;
     for (size_t s = 0; s < attention->n; s++) {
         double len = (double)(attention->offsets[s + 1] - attention->offsets[s]);

@@ -27,6 +27,7 @@ static double now(void)
 
 struct peak_job {
     double seconds;
+    enum simd simd;
     double rates[POOL_MAX_THREADS];
 };
 
@@ -35,12 +36,13 @@ static void peak_task(void *arg, size_t index, size_t thread, void *scratch)
     (void)thread;
     (void)scratch;
     struct peak_job *job = arg;
-    job->rates[index] = gemm_peak(job->seconds);
+    job->rates[index] = gemm_peak(job->simd, job->seconds);
 }
 
 static double bench_peak(eng_compute *compute, double seconds)
 {
-    struct peak_job job = {.seconds = seconds};
+    enum simd own = compute_simd(compute);
+    struct peak_job job = {.seconds = seconds, .simd = own != SIMD_NONE ? own : gemm_cpu()};
     size_t threads = compute_threads(compute);
     compute_turn_take(compute, ENG_SERVING);
     pool_run(compute, threads, 1e12, peak_task, &job);
@@ -63,7 +65,7 @@ struct operands {
 
 static void operands_carve(struct operands *o, struct arena *arena, size_t m, size_t n, size_t k)
 {
-    size_t bytes = gemm_packed_bytes(n, k);
+    size_t bytes = gemm_packed_bytes(n, k, false);
     o->a = arena_floats(arena, m, gemm_stride(k));
     o->w = arena_floats(arena, n, k);
     o->c = arena_floats(arena, m, gemm_stride(n));
@@ -78,7 +80,7 @@ static void noise(float *values, size_t count, struct rng *rng)
     }
 }
 
-static eng_status operands_init(struct operands *o, size_t m, size_t n, size_t k, bool vector,
+static eng_status operands_init(struct operands *o, size_t m, size_t n, size_t k, enum simd simd,
                                 eng_error *err)
 {
     struct arena plan = arena_plan();
@@ -93,8 +95,8 @@ static eng_status operands_init(struct operands *o, size_t m, size_t n, size_t k
     rng_seed(&rng, 1);
     noise(o->a, m * gemm_stride(k), &rng);
     noise(o->w, n * k, &rng);
-    if (vector) {
-        o->packed = gemm_pack(o->w, n, k, o->memory);
+    if (simd != SIMD_NONE) {
+        o->packed = gemm_pack(o->w, n, k, false, o->memory);
     }
     return ENG_OK;
 }
@@ -103,7 +105,7 @@ static eng_status bench_product(eng_compute *compute, size_t m, size_t n, size_t
                                 double *gflops, eng_error *err)
 {
     struct operands o;
-    eng_status status = operands_init(&o, m, n, k, compute_vector(compute), err);
+    eng_status status = operands_init(&o, m, n, k, compute_simd(compute), err);
     if (status != ENG_OK) {
         return status;
     }

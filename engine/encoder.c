@@ -64,11 +64,11 @@ static void pack_all(struct encoder_params *params, struct arena *arena)
         layer_linears(&params->layer[l], linears);
         for (size_t i = 0; i < LINEARS; i++) {
             struct linear *linear = linears[i];
-            size_t bytes = gemm_packed_bytes(linear->out, linear->in);
+            size_t bytes = gemm_packed_bytes(linear->out, linear->in, false);
             void *memory = arena_take(arena, bytes, 1);
             arena->overflow = arena->overflow || bytes == 0;
             if (memory != NULL) {
-                linear->packed = gemm_pack(linear->w, linear->out, linear->in, memory);
+                linear->packed = gemm_pack(linear->w, linear->out, linear->in, false, memory);
             }
         }
     }
@@ -221,7 +221,7 @@ struct embed_job {
     const struct batch *batch;
     float *h, *xhat, *rstd;
     size_t stride;
-    bool vector;
+    enum simd simd;
 };
 
 static void embed_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -239,7 +239,7 @@ static void embed_task(void *arg, size_t index, size_t thread, void *scratch)
         for (size_t i = 0; i < H; i++) {
             h[i] = word[i] + type[i] + position[i];
         }
-        ops_layernorm_row(job->vector, h, NULL, &params->embedding_norm, params->epsilon, H, h,
+        ops_layernorm_row(job->simd, h, NULL, &params->embedding_norm, params->epsilon, H, h,
                           job->xhat != NULL ? job->xhat + t * job->stride : NULL,
                           job->rstd != NULL ? job->rstd + t : NULL);
         dropout_row(&job->batch->dropout, DROPOUT_EMBEDDINGS, t, h, H);
@@ -250,7 +250,7 @@ void pass_embed(eng_compute *compute, const struct encoder_params *params,
                 const struct batch *batch, float *h, float *xhat, float *rstd)
 {
     struct embed_job job = {
-        params, batch, h, xhat, rstd, gemm_stride(params->hidden), compute_vector(compute)};
+        params, batch, h, xhat, rstd, gemm_stride(params->hidden), compute_simd(compute)};
     double work = 12.0 * (double)batch->tokens * (double)params->hidden;
     pool_run(compute, row_tasks(batch->tokens), work, embed_task, &job);
 }
@@ -264,7 +264,7 @@ struct inject_job {
     const struct batch *batch;
     size_t l, H, stride;
     float *h;
-    bool vector;
+    enum simd simd;
 };
 
 static bool has_prompt(const eng_sequence *s, size_t l)
@@ -286,12 +286,12 @@ static void inject_task(void *arg, size_t index, size_t thread, void *scratch)
     for (size_t p = index % INJECT_PARTS; p < P; p += INJECT_PARTS) {
         float *row = first + p * job->stride;
         if (s->prompt != NULL) {
-            ops_add_scaled(job->vector, s->prompt + (job->l * P + p) * H, 1, row, H);
+            ops_add_scaled(job->simd, s->prompt + (job->l * P + p) * H, 1, row, H);
             continue;
         }
         const float *module = s->bank->modules + (job->l * K * P + p) * H;
         for (size_t k = 0; k < K; k++) {
-            ops_add_scaled(job->vector, module + k * P * H, s->mix[job->l * K + k], row, H);
+            ops_add_scaled(job->simd, module + k * P * H, s->mix[job->l * K + k], row, H);
         }
     }
 }
@@ -300,7 +300,7 @@ void pass_inject(eng_compute *compute, const struct encoder_params *params,
                  const struct batch *batch, size_t l, float *h)
 {
     struct inject_job job = {
-        batch, l, params->hidden, gemm_stride(params->hidden), h, compute_vector(compute)};
+        batch, l, params->hidden, gemm_stride(params->hidden), h, compute_simd(compute)};
     double work = 0;
     for (size_t s = 0; s < batch->n; s++) {
         if (has_prompt(&batch->sequences[s], l)) {
@@ -324,7 +324,7 @@ struct norm_job {
     float *y, *xhat, *rstd;
     const struct dropout *dropout;
     size_t place;
-    bool vector;
+    enum simd simd;
 };
 
 static void norm_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -335,7 +335,7 @@ static void norm_task(void *arg, size_t index, size_t thread, void *scratch)
     for (size_t t = index * ROWS_PER_TASK; t < task_end(index, job->rows); t++) {
         size_t at = t * job->stride;
         dropout_row(job->dropout, job->place, t, job->r + at, job->H);
-        ops_layernorm_row(job->vector, job->x + at, job->r + at, job->norm, job->epsilon, job->H,
+        ops_layernorm_row(job->simd, job->x + at, job->r + at, job->norm, job->epsilon, job->H,
                           job->y + at, job->xhat != NULL ? job->xhat + at : NULL,
                           job->rstd != NULL ? job->rstd + t : NULL);
     }
@@ -343,7 +343,7 @@ static void norm_task(void *arg, size_t index, size_t thread, void *scratch)
 
 static void run_norm(eng_compute *compute, struct norm_job *job)
 {
-    job->vector = compute_vector(compute);
+    job->simd = compute_simd(compute);
     pool_run(compute, row_tasks(job->rows), 12.0 * (double)job->rows * (double)job->H, norm_task,
              job);
 }
@@ -434,7 +434,7 @@ struct head_job {
     const float *h;
     size_t H, stride;
     float *start, *end;
-    bool vector;
+    enum simd simd;
 };
 
 static void head_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -445,16 +445,16 @@ static void head_task(void *arg, size_t index, size_t thread, void *scratch)
     struct head head = head_of(&job->batch->sequences[index], job->H);
     for (size_t t = job->batch->offsets[index]; t < job->batch->offsets[index + 1]; t++) {
         const float *h = job->h + t * job->stride;
-        job->start[t] = ops_dot(job->vector, h, head.w, job->H) + head.b[0];
-        job->end[t] = ops_dot(job->vector, h, head.w + job->H, job->H) + head.b[1];
+        job->start[t] = ops_dot(job->simd, h, head.w, job->H) + head.b[0];
+        job->end[t] = ops_dot(job->simd, h, head.w + job->H, job->H) + head.b[1];
     }
 }
 
 void pass_head(eng_compute *compute, const struct encoder_params *params, const struct batch *batch,
                const float *h, float *start, float *end)
 {
-    struct head_job job = {batch, h,   params->hidden,         gemm_stride(params->hidden),
-                           start, end, compute_vector(compute)};
+    struct head_job job = {batch, h,   params->hidden,       gemm_stride(params->hidden),
+                           start, end, compute_simd(compute)};
     pool_run(compute, batch->n, 4.0 * (double)batch->tokens * (double)params->hidden, head_task,
              &job);
 }

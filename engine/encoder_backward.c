@@ -30,7 +30,8 @@ struct backward {
     const struct encoder_params *params;
     struct strides ld;
     size_t rows;
-    bool vector, weights;
+    enum simd simd;
+    bool weights;
 };
 
 /* Gradient tables hold const pointers because parameters do; these are ours to write. */
@@ -55,7 +56,7 @@ static void norm_task(void *arg, size_t index, size_t thread, void *scratch)
     const struct norm_job *job = arg;
     for (size_t t = index * ROWS_PER_TASK; t < task_end(index, job->b->rows); t++) {
         size_t at = t * job->b->ld.hidden;
-        ops_layernorm_backward_row(job->b->vector, job->d + at, job->xhat + at, job->rstd[t],
+        ops_layernorm_backward_row(job->b->simd, job->d + at, job->xhat + at, job->rstd[t],
                                    job->norm, job->b->params->hidden, job->d + at);
     }
 }
@@ -156,7 +157,7 @@ static void gelu_backward_task(void *arg, size_t index, size_t thread, void *scr
     const struct rows_job *job = arg;
     size_t from = index * ROWS_PER_TASK, rows = task_end(index, job->b->rows) - from;
     size_t at = from * job->b->ld.ffn;
-    ops_gelu_backward_rows(job->b->vector, job->v->up + at, job->b->tape->dup + at, rows,
+    ops_gelu_backward_rows(job->b->simd, job->v->up + at, job->b->tape->dup + at, rows,
                            job->b->params->ffn, job->b->ld.ffn);
 }
 
@@ -168,7 +169,7 @@ static void recompute_task(void *arg, size_t index, size_t thread, void *scratch
     const struct rows_job *job = arg;
     const struct backward *b = job->b;
     size_t from = index * ROWS_PER_TASK, end = task_end(index, b->rows);
-    ops_gelu_rows(b->vector, job->v->up + from * b->ld.ffn, job->v->gelu + from * b->ld.ffn,
+    ops_gelu_rows(b->simd, job->v->up + from * b->ld.ffn, job->v->gelu + from * b->ld.ffn,
                   end - from, b->params->ffn, b->ld.ffn);
     for (size_t t = from; t < end; t++) {
         const float *xhat = job->v->attention_xhat + t * b->ld.hidden;
@@ -292,11 +293,11 @@ static void head_backward(const struct backward *b, const float *dstart, const f
             float *dh = tape->dh + t * b->ld.hidden;
             const float *h = tape->h + t * b->ld.hidden;
             memset(dh, 0, H * sizeof *dh);
-            ops_add_scaled(b->vector, head, dstart[t], dh, H);
-            ops_add_scaled(b->vector, head + H, dend[t], dh, H);
+            ops_add_scaled(b->simd, head, dstart[t], dh, H);
+            ops_add_scaled(b->simd, head + H, dend[t], dh, H);
             if (tape->head_gradient != NULL) {
-                ops_add_scaled(b->vector, h, dstart[t], tape->head_gradient, H);
-                ops_add_scaled(b->vector, h, dend[t], tape->head_gradient + H, H);
+                ops_add_scaled(b->simd, h, dstart[t], tape->head_gradient, H);
+                ops_add_scaled(b->simd, h, dend[t], tape->head_gradient + H, H);
                 tape->head_gradient[2 * H] += dstart[t];
                 tape->head_gradient[2 * H + 1] += dend[t];
             }
@@ -322,7 +323,7 @@ static void embed_backward(const struct backward *b)
             writable(tape->gradient.type) + (size_t)batch->types[t] * H,
         };
         for (size_t i = 0; i < 3; i++) {
-            ops_add_scaled(b->vector, d, 1, rows[i], H);
+            ops_add_scaled(b->simd, d, 1, rows[i], H);
         }
     }
 }
@@ -378,7 +379,7 @@ static eng_status begin(struct backward *b, eng_compute *compute, struct encoder
                            .params = params,
                            .ld = strides_of(params),
                            .rows = tape->batch.tokens,
-                           .vector = compute_vector(compute),
+                           .simd = compute_simd(compute),
                            .weights = (tape->want & WANT_WEIGHTS) != 0};
     return ENG_OK;
 }

@@ -140,7 +140,7 @@ typedef enum eng_class { ENG_SERVING = 0, ENG_TRAINING = 1 } eng_class;
 
 typedef struct eng_compute_info {
     size_t threads;
-    const char *kernel; /* "avx2-packed" or "openblas" */
+    const char *kernel; /* "avx512-packed", "avx2-packed" or "openblas" */
     const char *blas;   /* OpenBLAS's own configuration string */
 } eng_compute_info;
 

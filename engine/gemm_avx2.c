@@ -8,7 +8,7 @@
  *
  * Row counts 1 … 6 are the same code with rows left out, so a row's sums never depend on which.
  */
-#include "engine/gemm.h"
+#include "engine/gemm_tile.h"
 
 #if defined(__x86_64__)
 
@@ -19,9 +19,9 @@
 
 /* Macros only so that the twelve names are written once; `rows` is a constant where they expand. */
 #define ROW_START(i)                                                                               \
-    const float *a##i = a + (rows > (i) ? (i) : 0) * lda;                                          \
-    __m256 low##i = _mm256_loadu_ps(init + (rows > (i) ? (i) : 0) * ldinit);                       \
-    __m256 high##i = _mm256_loadu_ps(init + (rows > (i) ? (i) : 0) * ldinit + 8)
+    const float *a##i = s->a + (rows > (i) ? (i) : 0) * s->lda;                                    \
+    __m256 low##i = _mm256_loadu_ps(s->init + (rows > (i) ? (i) : 0) * s->ldinit);                 \
+    __m256 high##i = _mm256_loadu_ps(s->init + (rows > (i) ? (i) : 0) * s->ldinit + 8)
 #define ROW_STEP(i)                                                                                \
     if (rows > (i)) {                                                                              \
         __m256 x = _mm256_broadcast_ss(a##i + p);                                                  \
@@ -30,15 +30,13 @@
     }
 #define ROW_END(i)                                                                                 \
     if (rows > (i)) {                                                                              \
-        _mm256_storeu_ps(c + (i)*ldc, low##i);                                                     \
-        _mm256_storeu_ps(c + (i)*ldc + 8, high##i);                                                \
+        _mm256_storeu_ps(s->c + (i)*s->ldc, low##i);                                               \
+        _mm256_storeu_ps(s->c + (i)*s->ldc + 8, high##i);                                          \
     }
 
-/* c (rows,16) = init + a (rows,k) · panel (k,16), one chain of multiply-adds per element. */
-AVX2 static inline __attribute__((always_inline)) void kernel(const size_t rows, size_t k,
-                                                              const float *a, size_t lda,
-                                                              const float *panel, const float *init,
-                                                              size_t ldinit, float *c, size_t ldc)
+/* One chain of multiply-adds per element. */
+AVX2 static inline __attribute__((always_inline)) void kernel(const size_t rows,
+                                                              const struct gemm_step *s)
 {
     ROW_START(0);
     ROW_START(1);
@@ -46,7 +44,8 @@ AVX2 static inline __attribute__((always_inline)) void kernel(const size_t rows,
     ROW_START(3);
     ROW_START(4);
     ROW_START(5);
-    for (size_t p = 0; p < k; p++) {
+    const float *panel = s->panel;
+    for (size_t p = 0; p < s->k; p++) {
         __m256 b_low = _mm256_load_ps(panel + p * 16);
         __m256 b_high = _mm256_load_ps(panel + p * 16 + 8);
         ROW_STEP(0)
@@ -64,27 +63,26 @@ AVX2 static inline __attribute__((always_inline)) void kernel(const size_t rows,
     ROW_END(5)
 }
 
-AVX2 void gemm_kernel(size_t rows, size_t k, const float *a, size_t lda, const float *panel,
-                      const float *init, size_t ldinit, float *c, size_t ldc)
+AVX2 void gemm_step_avx2(const struct gemm_step *s)
 {
-    switch (rows) {
+    switch (s->rows) {
     case 6:
-        kernel(6, k, a, lda, panel, init, ldinit, c, ldc);
+        kernel(6, s);
         break;
     case 5:
-        kernel(5, k, a, lda, panel, init, ldinit, c, ldc);
+        kernel(5, s);
         break;
     case 4:
-        kernel(4, k, a, lda, panel, init, ldinit, c, ldc);
+        kernel(4, s);
         break;
     case 3:
-        kernel(3, k, a, lda, panel, init, ldinit, c, ldc);
+        kernel(3, s);
         break;
     case 2:
-        kernel(2, k, a, lda, panel, init, ldinit, c, ldc);
+        kernel(2, s);
         break;
     case 1:
-        kernel(1, k, a, lda, panel, init, ldinit, c, ldc);
+        kernel(1, s);
         break;
     default:
         break;
@@ -128,6 +126,14 @@ AVX2 void gemm_transpose(const float *from, size_t ldfrom, size_t rows, size_t c
         for (size_t c = r < whole_rows ? whole_columns : 0; c < columns; c++) {
             to[c * ldto + r] = from[r * ldfrom + c];
         }
+    }
+}
+
+__attribute__((target("avx2,f16c"))) void gemm_widen(const uint16_t *src, float *dst, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        __m128i half = _mm_loadu_si128((const __m128i *)(const void *)(src + i));
+        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(half));
     }
 }
 
@@ -187,18 +193,9 @@ AVX2 double gemm_peak_avx2(double seconds)
 
 #else
 
-void gemm_kernel(size_t rows, size_t k, const float *a, size_t lda, const float *panel,
-                 const float *init, size_t ldinit, float *c, size_t ldc)
+void gemm_step_avx2(const struct gemm_step *step)
 {
-    (void)rows;
-    (void)k;
-    (void)a;
-    (void)lda;
-    (void)panel;
-    (void)init;
-    (void)ldinit;
-    (void)c;
-    (void)ldc;
+    (void)step;
 }
 
 void gemm_transpose(const float *from, size_t ldfrom, size_t rows, size_t columns, float *to,
@@ -210,6 +207,13 @@ void gemm_transpose(const float *from, size_t ldfrom, size_t rows, size_t column
     (void)columns;
     (void)to;
     (void)ldto;
+}
+
+void gemm_widen(const uint16_t *src, float *dst, size_t n)
+{
+    (void)src;
+    (void)dst;
+    (void)n;
 }
 
 double gemm_peak_avx2(double seconds)

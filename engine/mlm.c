@@ -174,7 +174,7 @@ struct rows_job {
     struct mlm_tape *tape;
     const struct mlm_params *head;
     const float *hidden;
-    bool vector;
+    enum simd simd;
 };
 
 static void gather_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -199,8 +199,8 @@ static void transform_task(void *arg, size_t index, size_t thread, void *scratch
     size_t H = tape->model->params.hidden;
     for (size_t i = index * ROWS_PER_TASK; i < task_end(index, tape->n); i++) {
         float *y = tape->y + i * tape->ld;
-        ops_gelu_rows(job->vector, tape->u + i * tape->ld, y, 1, H, tape->ld);
-        ops_layernorm_row(job->vector, y, NULL, &job->head->norm, tape->model->params.epsilon, H, y,
+        ops_gelu_rows(job->simd, tape->u + i * tape->ld, y, 1, H, tape->ld);
+        ops_layernorm_row(job->simd, y, NULL, &job->head->norm, tape->model->params.epsilon, H, y,
                           tape->xhat + i * tape->ld, tape->rstd + i);
     }
 }
@@ -235,9 +235,9 @@ static void transform_backward_task(void *arg, size_t index, size_t thread, void
     size_t H = tape->model->params.hidden;
     for (size_t i = index * ROWS_PER_TASK; i < task_end(index, tape->n); i++) {
         float *d = tape->d + i * tape->ld;
-        ops_layernorm_backward_row(job->vector, d, tape->xhat + i * tape->ld, tape->rstd[i],
+        ops_layernorm_backward_row(job->simd, d, tape->xhat + i * tape->ld, tape->rstd[i],
                                    &job->head->norm, H, d);
-        ops_gelu_backward_rows(job->vector, tape->u + i * tape->ld, d, 1, H, tape->ld);
+        ops_gelu_backward_rows(job->simd, tape->u + i * tape->ld, d, 1, H, tape->ld);
     }
 }
 
@@ -276,7 +276,7 @@ eng_status mlm_forward(eng_compute *compute, struct mlm_tape *tape, eng_class wh
     }
     const struct encoder_params *params = &tape->model->params;
     size_t H = params->hidden, V = params->vocab, tasks = row_tasks(n);
-    struct rows_job job = {tape, head, encoder_hidden(encoder), compute_vector(compute)};
+    struct rows_job job = {tape, head, encoder_hidden(encoder), compute_simd(compute)};
     struct gemm_product dense = {.m = n,
                                  .n = H,
                                  .k = H,
@@ -368,7 +368,7 @@ void mlm_backward(eng_compute *compute, struct mlm_tape *tape, eng_class who,
                   const struct mlm_params *head, struct encoder_tape *encoder, float *dword)
 {
     size_t H = tape->model->params.hidden, n = tape->n;
-    struct rows_job job = {tape, head, NULL, compute_vector(compute)};
+    struct rows_job job = {tape, head, NULL, compute_simd(compute)};
     compute_turn_take(compute, who);
     pool_run(compute, n, 40.0 * (double)n * (double)tape->model->params.vocab, dlogits_task, &job);
     decoder_backward(compute, tape, dword);

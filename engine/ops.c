@@ -1,4 +1,4 @@
-/* ops.c: the portable form of every operation, and the choice between it and the vector form.
+/* ops.c: the portable form of every operation, and the choice between it and the vector forms.
  * Mathematics and contracts are in ops.h. */
 #include "engine/ops.h"
 
@@ -7,12 +7,15 @@
 #define INV_SQRT2   0.70710678118654752f
 #define INV_SQRT2PI 0.39894228040143268f
 
-void ops_gelu_rows(bool vector, const float *x, float *y, size_t rows, size_t columns,
+static const struct ops_vector *const forms[] = {
+    [SIMD_NONE] = NULL, [SIMD_AVX2] = &ops_avx2, [SIMD_AVX512] = &ops_avx512};
+
+void ops_gelu_rows(enum simd simd, const float *x, float *y, size_t rows, size_t columns,
                    size_t stride)
 {
     for (size_t r = 0; r < rows; r++, x += stride, y += stride) {
-        if (vector) {
-            ops_gelu_avx2(x, y, columns);
+        if (simd != SIMD_NONE) {
+            forms[simd]->gelu(x, y, columns);
             continue;
         }
         for (size_t i = 0; i < columns; i++) {
@@ -21,12 +24,12 @@ void ops_gelu_rows(bool vector, const float *x, float *y, size_t rows, size_t co
     }
 }
 
-void ops_gelu_backward_rows(bool vector, const float *x, float *d, size_t rows, size_t columns,
+void ops_gelu_backward_rows(enum simd simd, const float *x, float *d, size_t rows, size_t columns,
                             size_t stride)
 {
     for (size_t r = 0; r < rows; r++, x += stride, d += stride) {
-        if (vector) {
-            ops_gelu_backward_avx2(x, d, columns);
+        if (simd != SIMD_NONE) {
+            forms[simd]->gelu_backward(x, d, columns);
             continue;
         }
         for (size_t i = 0; i < columns; i++) {
@@ -36,11 +39,11 @@ void ops_gelu_backward_rows(bool vector, const float *x, float *d, size_t rows, 
     }
 }
 
-void ops_layernorm_row(bool vector, const float *x, const float *r, const struct layernorm *norm,
+void ops_layernorm_row(enum simd simd, const float *x, const float *r, const struct layernorm *norm,
                        float epsilon, size_t H, float *y, float *xhat, float *rstd)
 {
-    if (vector) {
-        ops_layernorm_avx2(x, r, norm, epsilon, H, y, xhat, rstd);
+    if (simd != SIMD_NONE) {
+        forms[simd]->layernorm(x, r, norm, epsilon, H, y, xhat, rstd);
         return;
     }
     double sum = 0, squares = 0;
@@ -65,11 +68,11 @@ void ops_layernorm_row(bool vector, const float *x, const float *r, const struct
     }
 }
 
-void ops_layernorm_backward_row(bool vector, const float *dy, const float *xhat, float rstd,
+void ops_layernorm_backward_row(enum simd simd, const float *dy, const float *xhat, float rstd,
                                 const struct layernorm *norm, size_t H, float *dx)
 {
-    if (vector) {
-        ops_layernorm_backward_avx2(dy, xhat, rstd, norm->w, H, dx);
+    if (simd != SIMD_NONE) {
+        forms[simd]->layernorm_backward(dy, xhat, rstd, norm->w, H, dx);
         return;
     }
     double sum = 0, along = 0;
@@ -99,10 +102,10 @@ void ops_column_sums(const float *dy, size_t dy_stride, const float *xhat, size_
     }
 }
 
-void ops_softmax_row(bool vector, float *x, size_t n, float scale)
+void ops_softmax_row(enum simd simd, float *x, size_t n, float scale)
 {
-    if (vector) {
-        ops_softmax_avx2(x, n, scale);
+    if (simd != SIMD_NONE) {
+        forms[simd]->softmax(x, n, scale);
         return;
     }
     float max = x[0];
@@ -120,10 +123,10 @@ void ops_softmax_row(bool vector, float *x, size_t n, float scale)
     }
 }
 
-void ops_softmax_backward_row(bool vector, const float *p, float *d, size_t n, float scale)
+void ops_softmax_backward_row(enum simd simd, const float *p, float *d, size_t n, float scale)
 {
-    if (vector) {
-        ops_softmax_backward_avx2(p, d, n, scale);
+    if (simd != SIMD_NONE) {
+        forms[simd]->softmax_backward(p, d, n, scale);
         return;
     }
     double sum = 0;
@@ -135,10 +138,10 @@ void ops_softmax_backward_row(bool vector, const float *p, float *d, size_t n, f
     }
 }
 
-void ops_add_scaled(bool vector, const float *x, float scale, float *y, size_t n)
+void ops_add_scaled(enum simd simd, const float *x, float scale, float *y, size_t n)
 {
-    if (vector) {
-        ops_add_scaled_avx2(x, scale, y, n);
+    if (simd != SIMD_NONE) {
+        forms[simd]->add_scaled(x, scale, y, n);
         return;
     }
     for (size_t i = 0; i < n; i++) {
@@ -146,10 +149,10 @@ void ops_add_scaled(bool vector, const float *x, float scale, float *y, size_t n
     }
 }
 
-float ops_dot(bool vector, const float *x, const float *y, size_t n)
+float ops_dot(enum simd simd, const float *x, const float *y, size_t n)
 {
-    if (vector) {
-        return ops_dot_avx2(x, y, n);
+    if (simd != SIMD_NONE) {
+        return forms[simd]->dot(x, y, n);
     }
     double sum = 0;
     for (size_t i = 0; i < n; i++) {

@@ -76,24 +76,33 @@ INLINE __m256 exp8(__m256 x)
     return _mm256_mul_ps(y, _mm256_castsi256_ps(power));
 }
 
-/* erf on [-4,4], beyond which it is ±1 in float: x P(x²) / Q(x²), |error| < 5e-7. */
+/* erf (N. Juffa's coefficients): near 0 an odd polynomial, from 0.9277 on 1 - exp(polynomial). Within
+ * one unit in the last place of 1 everywhere; ±1 from about ±4 on. */
 INLINE __m256 erf8(__m256 x)
 {
-    x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-4)), _mm256_set1_ps(4));
-    __m256 z = _mm256_mul_ps(x, x);
-    __m256 p = _mm256_set1_ps(-2.72614225801306e-10f);
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(2.77068142495902e-08f));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(-2.10102402082508e-06f));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(-5.69250639462346e-05f));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(-7.34990630326855e-04f));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(-2.95459980854025e-03f));
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(-1.60960333262415e-02f));
-    __m256 q = _mm256_set1_ps(-1.45660718464996e-05f);
-    q = _mm256_fmadd_ps(q, z, _mm256_set1_ps(-2.13374055278905e-04f));
-    q = _mm256_fmadd_ps(q, z, _mm256_set1_ps(-1.68282697438203e-03f));
-    q = _mm256_fmadd_ps(q, z, _mm256_set1_ps(-7.37332916720468e-03f));
-    q = _mm256_fmadd_ps(q, z, _mm256_set1_ps(-1.42647390514189e-02f));
-    return _mm256_div_ps(_mm256_mul_ps(x, p), q);
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 t = _mm256_andnot_ps(sign, x), s = _mm256_mul_ps(x, x);
+    __m256 near = _mm256_set1_ps(-5.96761703e-4f);
+    near = _mm256_fmadd_ps(near, s, _mm256_set1_ps(4.99119423e-3f));
+    near = _mm256_fmadd_ps(near, s, _mm256_set1_ps(-2.67681349e-2f));
+    near = _mm256_fmadd_ps(near, s, _mm256_set1_ps(1.12819925e-1f));
+    near = _mm256_fmadd_ps(near, s, _mm256_set1_ps(-3.76125336e-1f));
+    near = _mm256_fmadd_ps(near, s, _mm256_set1_ps(1.28379166e-1f));
+    near = _mm256_fmadd_ps(near, x, x);
+    t = _mm256_min_ps(_mm256_set1_ps(4.5f), t); /* in this order a NaN stays one */
+    s = _mm256_mul_ps(t, t);
+    __m256 far =
+        _mm256_fmadd_ps(_mm256_set1_ps(-1.72853470e-5f), t, _mm256_set1_ps(3.83197126e-4f));
+    __m256 u = _mm256_fmadd_ps(_mm256_set1_ps(-3.88396438e-3f), t, _mm256_set1_ps(2.42546219e-2f));
+    far = _mm256_fmadd_ps(far, s, u);
+    far = _mm256_fmadd_ps(far, t, _mm256_set1_ps(-1.06777877e-1f));
+    far = _mm256_fmadd_ps(far, t, _mm256_set1_ps(-6.34846687e-1f));
+    far = _mm256_fmadd_ps(far, t, _mm256_set1_ps(-1.28717512e-1f));
+    far = _mm256_fmsub_ps(far, t, t);
+    far = _mm256_sub_ps(_mm256_set1_ps(1), exp8(far));
+    far = _mm256_or_ps(far, _mm256_and_ps(sign, x));
+    __m256 is_far = _mm256_cmp_ps(t, _mm256_set1_ps(0.927734375f), _CMP_GT_OQ);
+    return _mm256_blendv_ps(near, far, is_far);
 }
 
 /* ½ (1 + erf(x/√2)) */
@@ -103,7 +112,7 @@ INLINE __m256 normal_cdf8(__m256 x)
     return _mm256_fmadd_ps(e, _mm256_set1_ps(0.5f), _mm256_set1_ps(0.5f));
 }
 
-AVX2 void ops_gelu_avx2(const float *x, float *y, size_t n)
+AVX2 static void gelu(const float *x, float *y, size_t n)
 {
     for (size_t i = 0; i < n; i += 8) {
         __m256 v = load_part(x + i, n - i);
@@ -111,7 +120,7 @@ AVX2 void ops_gelu_avx2(const float *x, float *y, size_t n)
     }
 }
 
-AVX2 void ops_gelu_backward_avx2(const float *x, float *d, size_t n)
+AVX2 static void gelu_backward(const float *x, float *d, size_t n)
 {
     for (size_t i = 0; i < n; i += 8) {
         __m256 v = load_part(x + i, n - i);
@@ -124,8 +133,8 @@ AVX2 void ops_gelu_backward_avx2(const float *x, float *d, size_t n)
 
 /* Two passes over a row that stays in the first-level cache: the variance of differences from the
  * mean does not cancel. */
-AVX2 void ops_layernorm_avx2(const float *x, const float *r, const struct layernorm *norm,
-                             float epsilon, size_t H, float *y, float *xhat, float *rstd)
+AVX2 static void layernorm(const float *x, const float *r, const struct layernorm *norm,
+                           float epsilon, size_t H, float *y, float *xhat, float *rstd)
 {
     __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (size_t i = 0; i < H; i += 8) {
@@ -159,8 +168,8 @@ AVX2 void ops_layernorm_avx2(const float *x, const float *r, const struct layern
     }
 }
 
-AVX2 void ops_layernorm_backward_avx2(const float *dy, const float *xhat, float rstd,
-                                      const float *w, size_t H, float *dx)
+AVX2 static void layernorm_backward(const float *dy, const float *xhat, float rstd, const float *w,
+                                    size_t H, float *dx)
 {
     __m256 sum = _mm256_setzero_ps(), along = _mm256_setzero_ps();
     for (size_t i = 0; i < H; i += 8) {
@@ -178,7 +187,7 @@ AVX2 void ops_layernorm_backward_avx2(const float *dy, const float *xhat, float 
     }
 }
 
-AVX2 void ops_softmax_avx2(float *x, size_t n, float scale)
+AVX2 static void softmax(float *x, size_t n, float scale)
 {
     const __m256 lowest = _mm256_set1_ps(-FLT_MAX);
     __m256 max = lowest, sum = _mm256_setzero_ps();
@@ -199,7 +208,7 @@ AVX2 void ops_softmax_avx2(float *x, size_t n, float scale)
     }
 }
 
-AVX2 void ops_softmax_backward_avx2(const float *p, float *d, size_t n, float scale)
+AVX2 static void softmax_backward(const float *p, float *d, size_t n, float scale)
 {
     __m256 sum = _mm256_setzero_ps();
     for (size_t i = 0; i < n; i += 8) {
@@ -213,7 +222,7 @@ AVX2 void ops_softmax_backward_avx2(const float *p, float *d, size_t n, float sc
     }
 }
 
-AVX2 void ops_add_scaled_avx2(const float *x, float scale, float *y, size_t n)
+AVX2 static void add_scaled(const float *x, float scale, float *y, size_t n)
 {
     for (size_t i = 0; i < n; i += 8) {
         __m256 sum = _mm256_fmadd_ps(load_part(x + i, n - i), _mm256_set1_ps(scale),
@@ -222,7 +231,7 @@ AVX2 void ops_add_scaled_avx2(const float *x, float scale, float *y, size_t n)
     }
 }
 
-AVX2 float ops_dot_avx2(const float *x, const float *y, size_t n)
+AVX2 static float dot(const float *x, const float *y, size_t n)
 {
     __m256 sum = _mm256_setzero_ps();
     for (size_t i = 0; i < n; i += 8) {
@@ -231,75 +240,11 @@ AVX2 float ops_dot_avx2(const float *x, const float *y, size_t n)
     return fold_add(sum);
 }
 
-#else /* never called: gemm_cpu_capable() is false */
+const struct ops_vector ops_avx2 = {gelu,    gelu_backward,    layernorm,  layernorm_backward,
+                                    softmax, softmax_backward, add_scaled, dot};
 
-void ops_gelu_avx2(const float *x, float *y, size_t n)
-{
-    (void)x;
-    (void)y;
-    (void)n;
-}
+#else
 
-void ops_gelu_backward_avx2(const float *x, float *d, size_t n)
-{
-    (void)x;
-    (void)d;
-    (void)n;
-}
-
-void ops_layernorm_avx2(const float *x, const float *r, const struct layernorm *norm, float epsilon,
-                        size_t H, float *y, float *xhat, float *rstd)
-{
-    (void)x;
-    (void)r;
-    (void)norm;
-    (void)epsilon;
-    (void)H;
-    (void)y;
-    (void)xhat;
-    (void)rstd;
-}
-
-void ops_layernorm_backward_avx2(const float *dy, const float *xhat, float rstd, const float *w,
-                                 size_t H, float *dx)
-{
-    (void)dy;
-    (void)xhat;
-    (void)rstd;
-    (void)w;
-    (void)H;
-    (void)dx;
-}
-
-void ops_softmax_avx2(float *x, size_t n, float scale)
-{
-    (void)x;
-    (void)n;
-    (void)scale;
-}
-
-void ops_softmax_backward_avx2(const float *p, float *d, size_t n, float scale)
-{
-    (void)p;
-    (void)d;
-    (void)n;
-    (void)scale;
-}
-
-void ops_add_scaled_avx2(const float *x, float scale, float *y, size_t n)
-{
-    (void)x;
-    (void)scale;
-    (void)y;
-    (void)n;
-}
-
-float ops_dot_avx2(const float *x, const float *y, size_t n)
-{
-    (void)x;
-    (void)y;
-    (void)n;
-    return 0;
-}
+const struct ops_vector ops_avx2 = {0}; /* gemm_cpu() never answers with it */
 
 #endif

@@ -40,7 +40,7 @@ struct worker {
 
 struct eng_compute {
     eng_compute_info info;
-    bool vector;
+    enum simd simd;
     char blas[128];
     size_t started; /* workers running, at most threads - 1 */
     struct worker workers[POOL_MAX_THREADS];
@@ -211,21 +211,24 @@ static size_t usable_cores(void)
     return count > 1 ? (size_t)count : 1;
 }
 
+/* The best kernel the processor has, or the one asked for by name. */
 static eng_status choose_kernel(eng_compute *compute, const char *kernel, eng_error *err)
 {
-    bool capable = gemm_cpu_capable();
-    if (kernel == NULL) {
-        compute->vector = capable;
-    } else if (strcmp(kernel, "avx2-packed") == 0) {
-        if (!capable) {
-            return fail(err, ENG_EUNSUPPORTED, "kernel",
-                        "avx2-packed needs a processor with AVX2 and FMA; use openblas");
+    enum simd simd = gemm_cpu();
+    while (kernel != NULL && strcmp(kernel, gemm_kernel_name(simd)) != 0) {
+        if (simd == SIMD_NONE) {
+            bool known = strcmp(kernel, gemm_kernel_name(SIMD_AVX2)) == 0 ||
+                         strcmp(kernel, gemm_kernel_name(SIMD_AVX512)) == 0;
+            return known ? fail(err, ENG_EUNSUPPORTED, "kernel",
+                                "this processor cannot run %s; its best is %s", kernel,
+                                gemm_kernel_name(gemm_cpu()))
+                         : fail(err, ENG_EINVAL, "kernel",
+                                "\"%s\" is not avx512-packed, avx2-packed or openblas", kernel);
         }
-        compute->vector = true;
-    } else if (strcmp(kernel, "openblas") != 0) {
-        return fail(err, ENG_EINVAL, "kernel", "\"%s\" is not avx2-packed or openblas", kernel);
+        simd--;
     }
-    compute->info.kernel = compute->vector ? "avx2-packed" : "openblas";
+    compute->simd = simd;
+    compute->info.kernel = gemm_kernel_name(simd);
     return ENG_OK;
 }
 
@@ -315,9 +318,9 @@ const eng_compute_info *eng_compute_get_info(const eng_compute *compute)
     return &compute->info;
 }
 
-bool compute_vector(const eng_compute *compute)
+enum simd compute_simd(const eng_compute *compute)
 {
-    return compute->vector;
+    return compute->simd;
 }
 
 size_t compute_threads(const eng_compute *compute)

@@ -9,7 +9,7 @@
 #ifndef ENGINE_POOL_H
 #define ENGINE_POOL_H
 
-#include "engine/engine.h"
+#include "engine/gemm.h"
 
 #define POOL_MAX_THREADS 64
 
@@ -28,8 +28,8 @@ void compute_turn_give(eng_compute *compute);
 /* Callers that wait for the turn right now: for tests and metrics. */
 size_t compute_turn_waiting(eng_compute *compute, eng_class who);
 
-/* True: AVX2/FMA kernels and packed weights. False: OpenBLAS and portable C. */
-bool compute_vector(const eng_compute *compute);
+/* Our kernels on packed weights, or (SIMD_NONE) OpenBLAS and portable C. */
+enum simd compute_simd(const eng_compute *compute);
 size_t compute_threads(const eng_compute *compute);
 /* Scratch of the caller's thread (index 0); the caller must hold the turn. */
 void *compute_scratch(eng_compute *compute);

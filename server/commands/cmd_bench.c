@@ -40,7 +40,7 @@ static const char help[] =
     "  --layers N      only the first N layers of a random shape [all]\n"
     "  --lens FILE     forward: sequences of these lengths, one a line, in place of B x T\n"
     "  --batch-tokens N  tokens of a packed batch of them, at most [2048]\n"
-    "  --kernel NAME   avx2-packed or openblas [the best]\n"
+    "  --kernel NAME   avx512-packed, avx2-packed or openblas [the best]\n"
     "  --seconds S     time for each measurement [3]\n"
     "  --json          one JSON object on stdout\n\n"
     "gemm: rates of matrix products of the shape's sizes, for both kernels, beside the peak.\n"

@@ -1,6 +1,7 @@
-/* test_gemm.c: both back ends against a plain sum over odd shapes, edges and layouts, and the promise
+/* test_gemm.c: every back end against a plain sum over odd shapes, edges and layouts, and the promise
  * that an element's bits depend on its row and column alone. */
 #include "engine/gemm.h"
+#include "engine/half.h"
 #include "engine/ops.h"
 #include "engine/pool.h"
 #include "engine/rng.h"
@@ -10,7 +11,7 @@
 
 struct problem {
     struct gemm_product g;
-    float *a, *b, *bias, *c, *gelu, *old;
+    float *a, *b, *bias, *c, *gelu, *old; /* b as its packed form has it */
     struct gemm_packed *packed;
     size_t c_floats;
 };
@@ -26,7 +27,7 @@ static float *random_floats(struct rng *rng, size_t n)
 
 struct shape {
     size_t m, n, k;
-    bool a_transposed, b_transposed, packed, bias, add, gelu;
+    bool a_transposed, b_transposed, packed, half, alone, bias, add, gelu;
 };
 
 static bool problem_init(struct problem *p, const struct shape *s, uint64_t seed)
@@ -62,11 +63,16 @@ static bool problem_init(struct problem *p, const struct shape *s, uint64_t seed
                                  .b_transposed = s->b_transposed,
                                  .add = s->add};
     if (s->packed && gemm_cpu_capable()) {
-        void *memory = aligned_alloc(64, gemm_packed_bytes(s->n, s->k));
+        size_t rows = s->b_transposed ? s->n : s->k, columns = s->b_transposed ? s->k : s->n;
+        void *memory = aligned_alloc(64, gemm_packed_bytes(rows, columns, s->half));
         if (memory == NULL) {
             return false;
         }
-        p->packed = gemm_pack(p->b, s->n, s->k, memory);
+        for (size_t i = 0; s->half && i < rows * columns; i++) {
+            p->b[i] = half_from_f16(half_to_f16(p->b[i]));
+        }
+        p->packed = gemm_pack(p->b, rows, columns, s->half, memory);
+        p->g.b = s->alone ? NULL : p->b;
     }
     p->g.packed = p->packed;
     return true;
@@ -88,9 +94,9 @@ static float a_at(const struct gemm_product *g, size_t i, size_t p)
     return g->a_transposed ? g->a[p * g->lda + i] : g->a[i * g->lda + p];
 }
 
-static float b_at(const struct gemm_product *g, size_t p, size_t j)
+static float b_at(const struct problem *p, size_t s, size_t j)
 {
-    return g->b_transposed ? g->b[j * g->ldb + p] : g->b[p * g->ldb + j];
+    return p->g.b_transposed ? p->b[j * p->g.ldb + s] : p->b[s * p->g.ldb + j];
 }
 
 /* The documented chain: init, then one fused multiply-add per step. */
@@ -99,7 +105,7 @@ static float chain(const struct problem *p, size_t i, size_t j)
     const struct gemm_product *g = &p->g;
     float sum = g->add ? p->old[i * g->ldc + j] : g->bias != NULL ? g->bias[j] : 0;
     for (size_t s = 0; s < g->k; s++) {
-        sum = fmaf(a_at(g, i, s), b_at(g, s, j), sum);
+        sum = fmaf(a_at(g, i, s), b_at(p, s, j), sum);
     }
     return sum;
 }
@@ -144,7 +150,9 @@ static struct shape random_shape(struct rng *rng, size_t round)
                       .bias = rng_below(rng, 2) == 0,
                       .gelu = rng_below(rng, 3) == 0};
     s.k = round % 10 == 0 ? 511 + rng_below(rng, 4) : s.k; /* across the blocks of k */
-    s.packed = s.b_transposed && rng_below(rng, 2) == 0;
+    s.packed = rng_below(rng, 2) == 0;
+    s.half = rng_below(rng, 2) == 0;
+    s.alone = rng_below(rng, 2) == 0; /* only the packed form is left */
     s.add = !s.bias && rng_below(rng, 2) == 0;
     return s;
 }
@@ -177,32 +185,74 @@ static void openblas_is_right(void)
 
 static void vectors_are_right_to_the_bit(void)
 {
-    if (!gemm_cpu_capable()) {
-        SKIP("no AVX2 here");
-    }
-    for (size_t threads = 1; threads <= 3; threads++) {
-        check_kernel("avx2-packed", threads, true);
+    for (enum simd simd = SIMD_AVX2; simd <= gemm_cpu(); simd++) {
+        for (size_t threads = 1; threads <= 3; threads++) {
+            check_kernel(gemm_kernel_name(simd), threads, true);
+        }
     }
 }
 
 static void serial_equals_the_chain(void)
 {
-    if (!gemm_cpu_capable()) {
-        SKIP("no AVX2 here");
-    }
     struct rng rng;
     rng_seed(&rng, 77);
     void *scratch = aligned_alloc(64, GEMM_SCRATCH);
     REQUIRE(scratch != NULL);
-    for (size_t round = 0; round < 60; round++) {
-        struct shape shape = random_shape(&rng, round);
-        struct problem p;
-        REQUIRE(problem_init(&p, &shape, round));
-        gemm_serial(true, &p.g, scratch);
-        check_problem(&p, true);
-        problem_fini(&p);
+    for (enum simd simd = SIMD_AVX2; simd <= gemm_cpu(); simd++) {
+        for (size_t round = 0; round < 60; round++) {
+            struct shape shape = random_shape(&rng, round);
+            struct problem p;
+            REQUIRE(problem_init(&p, &shape, round));
+            gemm_serial(simd, &p.g, scratch);
+            check_problem(&p, true);
+            problem_fini(&p);
+        }
     }
     free(scratch);
+}
+
+/* A wide matrix: every kind of tile, and panels side by side. */
+static void wide_products(void)
+{
+    for (enum simd simd = SIMD_NONE; simd <= gemm_cpu(); simd++) {
+        eng_compute *compute = NULL;
+        REQUIRE(eng_compute_start(2, gemm_kernel_name(simd), &compute, NULL) == ENG_OK);
+        for (size_t i = 0; i < 8; i++) {
+            struct shape shape = {.m = i < 4 ? 9 : 23,
+                                  .n = 500 + i * 8,
+                                  .k = 530,
+                                  .b_transposed = i % 2 == 0,
+                                  .packed = true,
+                                  .half = i % 4 >= 2,
+                                  .alone = true};
+            struct problem p;
+            REQUIRE(problem_init(&p, &shape, i));
+            if (p.g.b != NULL || p.packed != NULL) {
+                compute_turn_take(compute, ENG_SERVING);
+                gemm_run(compute, &p.g, 1);
+                compute_turn_give(compute);
+                check_problem(&p, simd != SIMD_NONE);
+            }
+            problem_fini(&p);
+        }
+        eng_compute_stop(compute);
+    }
+}
+
+static void no_more_than_the_processor_has(void)
+{
+    eng_compute *compute = NULL;
+    eng_error err = {0};
+    CHECK(eng_compute_start(1, "magic", &compute, &err) == ENG_EINVAL && compute == NULL);
+    for (enum simd simd = SIMD_AVX2; simd <= SIMD_AVX512; simd++) {
+        eng_status want = simd <= gemm_cpu() ? ENG_OK : ENG_EUNSUPPORTED;
+        CHECK(eng_compute_start(1, gemm_kernel_name(simd), &compute, &err) == want);
+        CHECK((compute != NULL) == (want == ENG_OK));
+        if (compute != NULL) {
+            CHECK_STR(eng_compute_get_info(compute)->kernel, gemm_kernel_name(simd));
+        }
+        eng_compute_stop(compute);
+    }
 }
 
 static void several_products_at_once(void)
@@ -221,7 +271,7 @@ static void several_products_at_once(void)
     gemm_run(compute, products, 3);
     compute_turn_give(compute);
     for (size_t i = 0; i < 3; i++) {
-        check_problem(&p[i], compute_vector(compute));
+        check_problem(&p[i], compute_simd(compute) != SIMD_NONE);
         problem_fini(&p[i]);
     }
     eng_compute_stop(compute);
@@ -229,10 +279,13 @@ static void several_products_at_once(void)
 
 static void sizes_that_overflow(void)
 {
-    CHECK(gemm_packed_bytes(SIZE_MAX, 1) == 0);
-    CHECK(gemm_packed_bytes(SIZE_MAX / 8, 64) == 0);
-    CHECK(gemm_packed_bytes(16, SIZE_MAX / 64) == 0);
-    CHECK(gemm_packed_bytes(17, 3) % 64 == 0 && gemm_packed_bytes(17, 3) >= 2 * 16 * 3 * 4);
+    CHECK(gemm_packed_bytes(SIZE_MAX, 1, false) == 0);
+    CHECK(gemm_packed_bytes(SIZE_MAX / 8, 64, false) == 0);
+    CHECK(gemm_packed_bytes(SIZE_MAX / 8, 64, true) == 0);
+    CHECK(gemm_packed_bytes(16, SIZE_MAX / 64, false) == 0);
+    size_t whole = gemm_packed_bytes(17, 3, false), half = gemm_packed_bytes(17, 3, true);
+    CHECK(whole % 64 == 0 && whole >= 2 * 16 * 3 * 4);
+    CHECK(half % 64 == 0 && half >= 2 * 16 * 3 * 2 && half < whole);
 }
 
 static void the_checker_can_fail(void)
@@ -263,6 +316,8 @@ int main(void)
     RUN(vectors_are_right_to_the_bit);
     RUN(serial_equals_the_chain);
     RUN(several_products_at_once);
+    RUN(wide_products);
+    RUN(no_more_than_the_processor_has);
     RUN(sizes_that_overflow);
     TESTS_END;
 }

@@ -1,5 +1,5 @@
-/* test_golden.c: forward, loss and every gradient against tests/golden (float64 PyTorch), with both
- * matrix-product back ends. METHOD.md 6 says what the tensors are. */
+/* test_golden.c: forward, loss and every gradient against tests/golden (float64 PyTorch), with every
+ * matrix-product back end. METHOD.md 6 says what the tensors are. */
 #include "engine/encoder_tape.h"
 #include "engine/gemm.h"
 #include "engine/params.h"
@@ -203,30 +203,19 @@ static void frozen(const char *kind, const char *weights)
     free(r);
 }
 
-static void shallow_with_openblas(void)
+/* With every kernel this processor has. */
+static void everything_shallow(void)
 {
-    everything("shallow", "openblas");
-}
-
-static void deep_with_openblas(void)
-{
-    everything("deep", "openblas");
-}
-
-static void shallow_with_vectors(void)
-{
-    if (!gemm_cpu_capable()) {
-        SKIP("no AVX2 here");
+    for (enum simd simd = SIMD_NONE; simd <= gemm_cpu(); simd++) {
+        everything("shallow", gemm_kernel_name(simd));
     }
-    everything("shallow", "avx2-packed");
 }
 
-static void deep_with_vectors(void)
+static void everything_deep(void)
 {
-    if (!gemm_cpu_capable()) {
-        SKIP("no AVX2 here");
+    for (enum simd simd = SIMD_NONE; simd <= gemm_cpu(); simd++) {
+        everything("deep", gemm_kernel_name(simd));
     }
-    everything("deep", "avx2-packed");
 }
 
 static void shallow_frozen(void)
@@ -268,10 +257,8 @@ static void from_a_half_checkpoint(void)
 int main(void)
 {
     TESTS_BEGIN;
-    RUN(shallow_with_openblas);
-    RUN(deep_with_openblas);
-    RUN(shallow_with_vectors);
-    RUN(deep_with_vectors);
+    RUN(everything_shallow);
+    RUN(everything_deep);
     RUN(shallow_frozen);
     RUN(deep_frozen);
     RUN(from_a_zip_checkpoint);

@@ -186,17 +186,11 @@ static void golden(const char *kernel)
     close_run(&r);
 }
 
-static void golden_with_openblas(void)
+static void golden_with_every_kernel(void)
 {
-    golden("openblas");
-}
-
-static void golden_with_vectors(void)
-{
-    if (!gemm_cpu_capable()) {
-        SKIP("no AVX2 here");
+    for (enum simd simd = SIMD_NONE; simd <= gemm_cpu(); simd++) {
+        golden(gemm_kernel_name(simd));
     }
-    golden("avx2-packed");
 }
 
 /* The directional derivative along a random direction of each of the head's tensors. */
@@ -267,8 +261,7 @@ static void refusals(void)
 int main(void)
 {
     TESTS_BEGIN;
-    RUN(golden_with_openblas);
-    RUN(golden_with_vectors);
+    RUN(golden_with_every_kernel);
     RUN(finite_differences);
     RUN(refusals);
     TESTS_END;
