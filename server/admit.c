@@ -430,7 +430,7 @@ static bool decide(struct request *req)
         !check_room(req) || !check_body(req)) {
         return true;
     }
-    if (req->endpoint->body == BODY_STREAM) {
+    if (idem_open(req) && req->endpoint->body == BODY_STREAM) {
         req->endpoint->sink->begin(req);
     }
     return req->replied;
@@ -526,6 +526,7 @@ static void parse_body(void *arg, store *reader)
     struct request *req = arg;
     const struct config *config = req->http->server->config;
     struct json_limits limits = {config->max_json, JSON_MAX_DEPTH, config->max_json_tokens};
+    request_digest(req, req->body, req->body_len);
     req->json = json_parse(req->body, req->body_len, &limits, req->json_why, sizeof req->json_why);
 }
 
@@ -541,7 +542,7 @@ static void handle_parsed(struct request *req, void *arg)
         reply_problem(req, 422, "invalid", "#", "the body must be a JSON object, found %s",
                       json_type_word(req->json));
     } else {
-        req->endpoint->handle(req);
+        idem_run(req);
     }
 }
 
@@ -553,7 +554,7 @@ static void handle(struct request *req)
     } else if (clock_ms() >= req->deadline) {
         reply_late(req);
     } else if (kind != BODY_JSON && kind != BODY_JSON_OPTIONAL) {
-        req->endpoint->handle(req);
+        idem_run(req);
     } else if (req->body_len == 0 && kind == BODY_JSON_OPTIONAL) {
         req->endpoint->handle(req);
     } else if (req->body_len == 0) {

@@ -28,6 +28,9 @@ struct auth_tenant {
     bool disabled;
     double weight; /* share of service; setting "weight" of the tenant, 1 */
     struct quota_account quota;
+    store_usage usage; /* counted and not written yet (usage.h) */
+    bool has_usage;
+    struct auth_tenant *next_used;
 };
 
 /* What a key with limits of its own has used. Counted: a request that is at work keeps it. */

@@ -48,6 +48,9 @@ struct endpoint {
 extern const struct endpoint endpoints[];
 extern const size_t endpoints_count;
 
+/* A POST that makes something: an Idempotency-Key counts. */
+bool endpoint_makes(const struct endpoint *endpoint);
+
 #define ENDPOINT_MAX_PARAMS 4
 
 struct endpoint_match {

@@ -437,7 +437,7 @@ static void key_created(struct request *req, store_status status, const store_er
         json_decref(view);
         view = NULL;
     }
-    reply_json(req, 201, view);
+    reply_json_once(req, 201, view, "key");
 }
 
 /* ["predict","read"] into bits; absent: all but admin. */

@@ -90,6 +90,8 @@ static bool begin_part(void *arg, const struct multipart_part *part)
         upload->csv = has_suffix(upload->filename, ".csv") ||
                       strncasecmp(part->content_type, "text/csv", 8) == 0;
     }
+    request_digest(upload->req, part->name, strlen(part->name) + 1);
+    request_digest(upload->req, part->filename, strlen(part->filename) + 1);
     upload->have_purpose = upload->have_purpose || upload->part == PART_PURPOSE;
     return true;
 }
@@ -128,6 +130,7 @@ static bool take_file(struct upload *upload, const char *bytes, size_t len)
 static bool take_part(void *arg, const char *bytes, size_t len)
 {
     struct upload *upload = arg;
+    request_digest(upload->req, bytes, len);
     if (upload->part == PART_FILE) {
         return take_file(upload, bytes, len);
     }

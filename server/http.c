@@ -316,7 +316,9 @@ static void sweep_conn(struct http *http, struct conn *conn, int64_t now)
 
 static void give_up(struct request *req, int status, const char *code, const char *text)
 {
+    req->outside = true;
     reply_problem(req, status, code, NULL, "%s", text);
+    req->outside = false;
     request_give_up(req);
 }
 
@@ -333,7 +335,9 @@ static void sweep_parked(struct http *http, int64_t now)
         }
         struct pollfd client = {.fd = req->conn->fd, .events = POLLRDHUP};
         if (now >= req->deadline) {
+            req->outside = true;
             reply_late(req);
+            req->outside = false;
             request_give_up(req);
         } else if (poll(&client, 1, 0) > 0 &&
                    (client.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0) {

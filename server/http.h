@@ -49,6 +49,10 @@ json_t *request_json(const struct request *req);
 /* BODY_RAW: the body's bytes. */
 const char *request_body(const struct request *req, size_t *len);
 
+/* BODY_STREAM: counts to what an Idempotency-Key stands for. The endpoint passes what its body means and
+ * leaves out what changes from one sending to the next (boundaries). */
+void request_digest(struct request *req, const void *bytes, size_t len);
+
 /* Who asks. Public endpoints: tenant 0, no scopes. */
 int64_t request_tenant(const struct request *req);
 const char *request_tenant_name(const struct request *req);
@@ -87,6 +91,9 @@ void *request_data(const struct request *req);
 void reply_header(struct request *req, const char *name, const char *value);
 /* Takes `body` also when it fails or is NULL (out of memory: 503). */
 void reply_json(struct request *req, int status, json_t *body);
+/* The same, for an answer with a secret in `member`: a repeated request under its Idempotency-Key gets
+ * null there. */
+void reply_json_once(struct request *req, int status, json_t *body, const char *member);
 /* Copies. */
 void reply_bytes(struct request *req, int status, const char *content_type, const void *data,
                  size_t len);

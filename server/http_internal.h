@@ -5,6 +5,7 @@
  *   admit.c         from the first byte to the handler: gate, endpoint, key, limits, body, JSON
  *   request.c       a request's life: memory, accessors, parking
  *   reply.c         answers
+ *   idem.c          Idempotency-Key: the same POST once
  *   http_stream.c   answers that last
  *
  * Threads. All of it belongs to the loop thread.
@@ -91,6 +92,8 @@ struct request {
     char version[12];
     char trace[TRACE_CHARS + 1]; /* traceparent of the answer; "" when the request had none */
     int64_t asked_ms;            /* X-Request-Timeout; 0: none */
+    struct idem *idem;           /* NULL: no Idempotency-Key that counts */
+    bool outside;                /* it is being answered over its handler's head */
     bool head;
     char *path;
     const char *query_raw;
@@ -202,6 +205,23 @@ void request_give_up(struct request *req);
 void request_leave_inflight(struct request *req);
 /* Suspends or queues what the handler left behind. */
 enum MHD_Result request_settle(struct request *req);
+
+/* As request_store, also when the queue is full: the end of what was begun. */
+bool request_store_last(struct request *req, storeq_fn run, request_stored done, void *arg);
+
+/* idem.c, in the order of a request's life */
+struct idem;
+bool idem_open(struct request *req); /* false: replied */
+/* Calls the endpoint's handler, or answers as the key's first request was answered. */
+void idem_run(struct request *req);
+bool idem_works(const struct request *req); /* its handler's writes are to be marked */
+void idem_mark(const struct request *req, store *s);
+/* The handler answers. */
+void idem_keep(struct request *req, int status, const char *content_type, const void *data,
+               size_t len);
+/* The work has ended: true when the request is parked again until the answer is stored. */
+bool idem_settle(struct request *req);
+void idem_close(struct request *req);
 
 /* reply.c */
 enum MHD_Result reply_send(struct request *req);

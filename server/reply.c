@@ -117,7 +117,8 @@ static void add_headers(struct request *req, const char *content_type)
     }
     add_security(req);
     add_cors(req);
-    if (req->status >= 400 && !status_is_passing(req->status)) {
+    bool says_retry = has_header(req, "x-should-retry");
+    if (!says_retry && req->status >= 400 && !status_is_passing(req->status)) {
         MHD_add_response_header(response, "x-should-retry", "false");
     }
     add_quota_headers(req);
@@ -140,6 +141,9 @@ void reply_with(struct request *req, int status, const char *content_type,
 static void make_reply(struct request *req, int status, const char *content_type, void *data,
                        size_t len, void (*release)(void *data))
 {
+    if (!req->outside) {
+        idem_keep(req, status, content_type, data, len);
+    }
     if (req->replied || req->conn == NULL) {
         if (release != NULL) {
             release(data);
@@ -212,6 +216,19 @@ static void reply_json_as(struct request *req, int status, const char *content_t
 void reply_json(struct request *req, int status, json_t *body)
 {
     reply_json_as(req, status, "application/json", body);
+}
+
+void reply_json_once(struct request *req, int status, json_t *body, const char *member)
+{
+    size_t len = 0;
+    json_t *kept = json_copy(body);
+    char *text = json_put(kept, member, json_null()) ? json_text(kept, &len) : NULL;
+    if (text != NULL) {
+        idem_keep(req, status, "application/json", text, len);
+    }
+    free(text);
+    json_decref(kept);
+    reply_json(req, status, body);
 }
 
 void reply_error(struct request *req, const struct error_view *view)

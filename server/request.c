@@ -155,6 +155,7 @@ static void request_free(struct request *req)
     if (req->response != NULL) {
         MHD_destroy_response(req->response);
     }
+    idem_close(req);
     auth_leave(&req->who);
     json_decref(req->json);
     free(req->body);
@@ -386,12 +387,15 @@ static void on_resumed(void *arg)
     if (req->working) {
         return;
     }
+    if (!req->replied) {
+        reply_problem(req, 500, "internal", NULL, "the handler gave no answer");
+    }
+    if (idem_settle(req)) {
+        return; /* parked again */
+    }
     if (req->conn == NULL) {
         request_free(req);
         return;
-    }
-    if (!req->replied) {
-        reply_problem(req, 500, "internal", NULL, "the handler gave no answer");
     }
     wake(req);
 }
@@ -493,7 +497,25 @@ bool request_offload(struct request *req, void (*work)(void *arg, store *reader)
 static store_status stored_run(store *s, void *arg, store_error *err)
 {
     struct request *req = arg;
-    return req->op_run(s, req->op_arg, err);
+    if (!idem_works(req)) {
+        return req->op_run(s, req->op_arg, err);
+    }
+    /* The mark of an Idempotency-Key belongs into the transaction of the work. */
+    store_status status = req->op.alone ? store_begin(s, err) : STORE_OK;
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = req->op_run(s, req->op_arg, err);
+    if (status == STORE_OK) {
+        idem_mark(req, s);
+    }
+    if (req->op.alone && status == STORE_OK) {
+        status = store_commit(s, err);
+    }
+    if (req->op.alone && status != STORE_OK) {
+        store_rollback(s);
+    }
+    return status;
 }
 
 static void stored_done(struct request *req, void *arg)
@@ -509,12 +531,16 @@ static void stored_end(struct storeq_op *op)
     on_resumed(req);
 }
 
-bool request_store(struct request *req, storeq_fn run, bool alone, request_stored done, void *arg)
+static bool submit(struct request *req, storeq_fn run, request_stored done, void *arg,
+                   struct storeq_op op)
 {
     req->op_run = run;
     req->op_done = done;
     req->op_arg = arg;
-    req->op = (struct storeq_op){.run = stored_run, .done = stored_end, .arg = req, .alone = alone};
+    op.run = stored_run;
+    op.done = stored_end;
+    op.arg = req;
+    req->op = op;
     request_park(req, NULL, NULL);
     if (!storeq_submit(req->http->server->storeq, &req->op)) {
         req->working = false;
@@ -523,4 +549,14 @@ bool request_store(struct request *req, storeq_fn run, bool alone, request_store
         return false;
     }
     return true;
+}
+
+bool request_store(struct request *req, storeq_fn run, bool alone, request_stored done, void *arg)
+{
+    return submit(req, run, done, arg, (struct storeq_op){.alone = alone});
+}
+
+bool request_store_last(struct request *req, storeq_fn run, request_stored done, void *arg)
+{
+    return submit(req, run, done, arg, (struct storeq_op){.must = true});
 }

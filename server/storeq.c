@@ -214,7 +214,7 @@ static bool submit(struct storeq *queue, struct storeq_op *op, struct storeq_wai
     op->next = NULL;
     op->status = STORE_OK;
     pthread_mutex_lock(&queue->lock);
-    bool room = queue->stats.waiting < queue->options.max_waiting && !queue->stopping;
+    bool room = (op->must || queue->stats.waiting < queue->options.max_waiting) && !queue->stopping;
     if (room) {
         if (queue->last != NULL) {
             queue->last->next = op;

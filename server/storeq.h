@@ -25,6 +25,7 @@ struct storeq_op {
     storeq_fn run;
     void (*done)(struct storeq_op *op); /* on the loop, after the commit (or its failure) */
     void *arg;
+    bool must;  /* taken also when the queue is full: it ends what an earlier one began */
     bool alone; /* run outside any group: backups, large files, maintenance */
 
     /* for `done`: what `run` returned, or why the group's commit failed */

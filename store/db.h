@@ -132,6 +132,10 @@ void db_read_version(db_query *q, store_mem *mem, void *item);
 store_status db_task_insert(store *s, const store_task *task, int64_t *id, store_error *err);
 /* STORE_ENOTFOUND unless the tenant has this task and it is not deleted. */
 store_status db_task_check(store *s, int64_t tenant, int64_t id, store_error *err);
+/* Into the tenant's row of the day of `now`; usage.c. */
+store_status db_usage_job(store *s, int64_t tenant, int64_t now, store_error *err);
+store_status db_usage_trained(store *s, int64_t job_seq, int64_t tokens, int64_t now,
+                              store_error *err);
 store_status db_event_insert(store *s, int64_t job_seq, const store_event *event, int64_t *seq,
                              store_error *err);
 

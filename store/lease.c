@@ -194,6 +194,9 @@ static store_status end_job(store *s, const char *id, const char *owner, const s
         return lost_lease(id, err);
     }
     if (status == STORE_OK) {
+        status = db_usage_trained(s, seq, end->trained_tokens, end->now, err);
+    }
+    if (status == STORE_OK) {
         status = db_drop_checkpoint(s, id, err);
     }
     if (status == STORE_OK && end->event != NULL) {

@@ -479,7 +479,8 @@ typedef struct store_usage {
     int64_t requests, inputs, tokens, jobs, trained_tokens;
 } store_usage;
 
-/* Adds to the tenant's row of use->day. */
+/* Adds to the tenant's row of use->day. Jobs and their tokens are added by the store itself: a job when it
+ * is created, its tokens when it ends. */
 STORE_MUST_CHECK store_status store_usage_add(store *s, int64_t tenant, const store_usage *use,
                                               store_error *err);
 /* Days first … last, oldest first, days without use left out. */
@@ -493,6 +494,7 @@ typedef enum store_idem_state {
     STORE_IDEM_NEW,     /* taken now: do the work, then finish or drop */
     STORE_IDEM_RUNNING, /* another request with this key is at work */
     STORE_IDEM_DONE,    /* answered before: *reply holds the answer */
+    STORE_IDEM_LOST,    /* carried out (marked), but its answer was never stored */
     STORE_IDEM_DIFFERS  /* the key was used for another request */
 } store_idem_state;
 
@@ -508,11 +510,16 @@ STORE_MUST_CHECK store_status store_idem_begin(store *s, int64_t tenant, const c
                                                int64_t expires, store_mem *mem,
                                                store_idem_state *state, store_reply *reply,
                                                store_error *err);
+/* In one group with the work itself: from now on it counts as carried out. */
+STORE_MUST_CHECK store_status store_idem_mark(store *s, int64_t tenant, const char *key,
+                                              store_error *err);
 STORE_MUST_CHECK store_status store_idem_finish(store *s, int64_t tenant, const char *key,
                                                 const store_reply *reply, store_error *err);
+/* Frees a key whose work was not carried out; a marked one becomes STORE_IDEM_LOST. */
 STORE_MUST_CHECK store_status store_idem_drop(store *s, int64_t tenant, const char *key,
                                               store_error *err);
-/* Removes expired keys, and with `running` also those whose work a crash cut off (at start-up). */
+/* Removes expired keys. With `running` (at start-up) also those whose work a crash cut off before it was
+ * carried out, and those carried out then become STORE_IDEM_LOST. */
 STORE_MUST_CHECK store_status store_idem_purge(store *s, int64_t now, bool running,
                                                store_error *err);
 

@@ -44,6 +44,30 @@ static store_status add(store *s, int64_t tenant, const store_usage *use, store_
     return status;
 }
 
+#define DAY_MS 86400000
+
+store_status db_usage_job(store *s, int64_t tenant, int64_t now, store_error *err)
+{
+    return add(s, tenant, &(store_usage){.day = now / DAY_MS, .jobs = 1}, err);
+}
+
+store_status db_usage_trained(store *s, int64_t job_seq, int64_t tokens, int64_t now,
+                              store_error *err)
+{
+    db_query q;
+    int64_t tenant = 0;
+    store_status status = db_prepare(s, "SELECT tenant FROM jobs WHERE seq = ?", &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, job_seq);
+    status = db_scalar(&q, &tenant, err);
+    if (status != STORE_OK || tokens <= 0) {
+        return status;
+    }
+    return add(s, tenant, &(store_usage){.day = now / DAY_MS, .trained_tokens = tokens}, err);
+}
+
 store_status store_usage_add(store *s, int64_t tenant, const store_usage *use, store_error *err)
 {
     store_status status = db_write_begin(s, err);

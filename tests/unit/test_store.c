@@ -462,6 +462,27 @@ static void idempotency(void)
     CHECK_INT(state, STORE_IDEM_DONE);
     CHECK_INT(reply.status, 200);
     CHECK_INT(reply.body.len, 2);
+    /* Marked: carried out, so never to be done again, whatever became of the answer. */
+    OK(store_idem_begin(s, a, "m", "h", 10, 100, mem, &state, &reply, &err));
+    OK(store_idem_mark(s, a, "m", &err));
+    OK(store_idem_begin(s, a, "m", "h", 11, 100, mem, &state, &reply, &err));
+    CHECK_INT(state, STORE_IDEM_RUNNING);
+    OK(store_idem_purge(s, 0, true, &err)); /* as after a crash */
+    OK(store_idem_begin(s, a, "m", "h", 12, 100, mem, &state, &reply, &err));
+    CHECK_INT(state, STORE_IDEM_LOST);
+    OK(store_idem_begin(s, a, "m", "other", 12, 100, mem, &state, &reply, &err));
+    CHECK_INT(state, STORE_IDEM_DIFFERS);
+    OK(store_idem_begin(s, a, "n", "h", 10, 100, mem, &state, &reply, &err));
+    OK(store_idem_mark(s, a, "n", &err));
+    OK(store_idem_finish(s, a, "n", &answer, &err));
+    OK(store_idem_purge(s, 0, true, &err));
+    OK(store_idem_begin(s, a, "n", "h", 11, 100, mem, &state, &reply, &err));
+    CHECK_INT(state, STORE_IDEM_DONE);
+    OK(store_idem_begin(s, a, "o", "h", 10, 100, mem, &state, &reply, &err));
+    OK(store_idem_mark(s, a, "o", &err));
+    OK(store_idem_drop(s, a, "o", &err));
+    OK(store_idem_begin(s, a, "o", "h", 11, 100, mem, &state, &reply, &err));
+    CHECK_INT(state, STORE_IDEM_LOST);
     OK(store_idem_begin(s, a, "k", "h", 100, 300, mem, &state, &reply, &err)); /* expired */
     CHECK_INT(state, STORE_IDEM_NEW);
     OK(store_idem_purge(s, 0, true, &err));
