@@ -282,6 +282,7 @@ static bool check_room(struct request *req)
     }
     req->counted = true;
     http->inflight++;
+    usage_count(http->server->usage, req->who.tenant, 1, 0, 0);
     return true;
 }
 

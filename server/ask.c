@@ -115,7 +115,7 @@ static void answer(struct request *req, struct ask *ask)
 static void finish(struct request *req, void *arg)
 {
     struct ask *ask = arg;
-    request_settle_tokens(req, ask->taken, ask->prediction.tokens);
+    request_settle_tokens(req, ask->taken, ask->prediction.tokens, ask->prediction.computed);
     if (request_is_over(req)) {
         return;
     }

@@ -111,8 +111,9 @@
     LIVE(count, tenant_concurrent, "0", 0, 1000000, "requests of a tenant at work; 0: no limit")   \
     LIVE(count, tenant_stored_examples, "1000000", 0, 1000000000000,                               \
          "rows in all files of a tenant; 0: no limit")                                             \
-    LIVE(count, tenant_running_jobs, "0", 0, 1000000,                                              \
-         "jobs of a tenant that run at once; 0: no limit")                                         \
+    X(count, tenant_running_jobs, "0", 0, 1000000,                                                 \
+      "jobs of a tenant that run at once; 0: no limit")                                            \
+    LIVE(time, task_retention, "30d", 0, 315360000000, "how long a deleted task can be restored")  \
     LIVE(count, max_tenants, "100000", 1, 10000000, "tenants of this server")                      \
     LIVE(count, max_keys, "1000000", 1, 100000000, "keys of this server")
 

@@ -44,6 +44,7 @@ const struct endpoint endpoints[] = {
     {"GET", "/v1/models/{model}", ANY, BODY_NONE, LIMIT_NONE, API_OPENAI, "models", ep_model_get, NULL},
     {"DELETE", "/v1/models/{model}", ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "models", ep_model_delete, NULL},
 
+    {"GET", "/v1/usage", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "usage", ep_usage, NULL},
     {"GET", "/v1/me", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "me", ep_me, NULL},
 
     {"GET", "/v1/admin/tenants", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "tenants", ep_tenants_list, NULL},

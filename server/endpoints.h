@@ -116,6 +116,9 @@ void ep_key_update(struct request *req);
 void ep_key_revoke(struct request *req);
 void ep_me(struct request *req);
 
+/* usage.c */
+void ep_usage(struct request *req);
+
 /* ep_files.c */
 extern const struct body_sink upload_sink;
 void ep_files_create(struct request *req);

@@ -62,9 +62,9 @@ uint64_t request_quota(const struct request *req, enum quota_kind kind);
 /* As quota_json (quota.h), for the tenant or the key of the request. */
 json_t *request_quotas_json(const struct request *req, bool key, const int64_t counts[QUOTA_KINDS]);
 /* Counts tokens that will be computed against the quotas. False: replied 429. What really was used is
- * settled once, also when the client has gone. */
+ * settled once, also when the client has gone, and counted as usage with the inputs that were computed. */
 bool request_take_tokens(struct request *req, uint64_t tokens);
-void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used);
+void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used, uint64_t inputs);
 const char *request_key_id(const struct request *req);
 uint32_t request_scopes(const struct request *req); /* STORE_SCOPE_… */
 

@@ -24,6 +24,7 @@
 #include "server/peers.h"
 #include "server/tls.h"
 #include "server/trace.h"
+#include "server/usage.h"
 #include "server/workers.h"
 
 #include <microhttpd.h>

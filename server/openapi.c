@@ -8,7 +8,7 @@
  *     summary        one line
  *     request        schema of the body, with request_media when it is not JSON
  *     response       schema of the answer, with media when it is not JSON and status when not 200
- *     query          names of query parameters in components
+ *     query          names of parameters in components (of the query, or headers)
  *
  * It is made by a worker for each request: some hundred microseconds, seldom asked for.
  */

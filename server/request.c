@@ -330,10 +330,11 @@ bool request_take_tokens(struct request *req, uint64_t tokens)
     return false;
 }
 
-void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used)
+void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used, uint64_t inputs)
 {
     struct quota_party party = request_party(req);
     quota_settle_tokens(&party, taken, used, clock_us());
+    usage_count(req->http->server->usage, req->who.tenant, 0, (int64_t)inputs, (int64_t)used);
 }
 
 const char *request_key_id(const struct request *req)

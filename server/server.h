@@ -26,6 +26,8 @@ struct http;
 struct registry;
 struct batcher;
 struct jobs;
+struct usage;
+struct upkeep;
 struct job_streams;
 
 /* Where settings come from, for SIGHUP. load: NULL with a sentence when they are wrong. */
@@ -54,6 +56,8 @@ struct server {
     struct registry *registry;
     struct batcher *batcher;
     struct jobs *jobs;
+    struct usage *usage; /* NULL once the server stops */
+    struct upkeep *upkeep;
     struct job_streams *job_streams; /* until the loop is freed */
 
     int64_t started_ms; /* wall clock */

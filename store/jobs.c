@@ -180,6 +180,9 @@ store_status store_job_create(store *s, const store_job *job, store_error *err)
     if (status == STORE_OK) {
         status = insert_job(s, job, err);
     }
+    if (status == STORE_OK) {
+        status = db_usage_job(s, job->tenant, job->created, err);
+    }
     return db_write_end(s, status, err);
 }
 
