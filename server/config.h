@@ -99,6 +99,8 @@
     X(count, queue_requests, "4096", 1, 10000000, "predictions waiting or computing; then 503")    \
     X(count, queue_tokens, "1000000", 1024, 1000000000, "their tokens, as estimated; then 503")    \
     X(bytes, queue_bytes, "256M", 65536, 1099511627776, "their texts; then 503")                   \
+    X(bytes, prompt_cache, "256M", 0, 1099511627776,                                               \
+      "tuned prompts in memory; those in use stay; raised to what one takes")                      \
     X(count, job_threads, "1", 0, 64, "jobs that train at once; 0: this server runs none")         \
     LIVE(count, job_attempts, "3", 1, 100, "times a job is started when crashes cut it off")       \
     X(time, job_lease, "60s", 1000, 3600000,                                                       \

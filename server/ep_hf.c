@@ -233,6 +233,7 @@ static struct version *version_like(struct request *req, struct version *of,
     const reg_publication pub = {.spec = spec,
                                  .route = of->route_len > 0 ? of->route : NULL,
                                  .route_len = of->route_len,
+                                 .like = of,
                                  .model_fingerprint = of->base->model,
                                  .bank_fingerprint = of->base->bank_print};
     eng_status status = registry_inline(registry, &pub, &version, &err);

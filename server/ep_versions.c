@@ -195,10 +195,38 @@ static void imported(struct request *req, store_status status, const store_error
 }
 
 /* Members that an export has beside those that are read: accepted and given anew. */
-static const char *const import_known[] = {
-    "object", "task",     "version",           "current",          "model",   "route", "start",
-    "method", "bank",     "model_fingerprint", "bank_fingerprint", "metrics", "job",   "type",
-    "labels", "template", "created_at",        "started_from",     NULL};
+static const char *const import_known[] = {"object",
+                                           "task",
+                                           "version",
+                                           "current",
+                                           "model",
+                                           "route",
+                                           "start",
+                                           "method",
+                                           "bank",
+                                           "model_fingerprint",
+                                           "bank_fingerprint",
+                                           "metrics",
+                                           "job",
+                                           "type",
+                                           "labels",
+                                           "template",
+                                           "created_at",
+                                           "started_from",
+                                           "has_prompt",
+                                           "has_head",
+                                           NULL};
+
+/* What JSON does not carry cannot be imported: the route alone would answer otherwise. */
+static void refuse_tuned(const json_t *body, const char *part, struct problems *problems)
+{
+    bool has = false;
+    if (json_get_bool(body, "#", part, JSON_OPTIONAL_FIELD, &has, problems) && has) {
+        problem_add(problems, "#", part,
+                    "this version computes with tuned parts that its JSON does not hold; learn it "
+                    "here, or send false to import its route alone");
+    }
+}
 
 static bool read_import(struct request *req, struct task_call *call)
 {
@@ -210,6 +238,8 @@ static bool read_import(struct request *req, struct task_call *call)
     call->make_current = true;
     call->version.method = "import";
     json_only(body, "#", import_known, &problems);
+    refuse_tuned(body, "has_prompt", &problems);
+    refuse_tuned(body, "has_head", &problems);
     check_fingerprint(body, "model_fingerprint",
                       eng_model_get_info(registry_model(call->registry))->fingerprint, "backbone",
                       &problems);

@@ -39,7 +39,7 @@ struct publication {
     store_version version;
     store_event event;
     const char *result;
-    float *route;
+    float *route, *prompt, *head; /* taken from the result */
 
     store_status published;
     store_error err;
@@ -56,6 +56,8 @@ static void publication_free(struct publication *p)
     }
     store_mem_free(p->mem);
     free(p->route);
+    free(p->prompt);
+    free(p->head);
     free(p);
 }
 
@@ -91,6 +93,13 @@ static char *labels_text(const struct job_plan *plan)
     return labels != NULL ? json_text(labels, &len) : NULL;
 }
 
+static float *take(float **from)
+{
+    float *floats = *from;
+    *from = NULL;
+    return floats;
+}
+
 static bool fill(struct publication *p, const struct job_outcome *outcome)
 {
     const struct job_plan *plan = outcome->plan;
@@ -123,6 +132,10 @@ static bool fill(struct publication *p, const struct job_outcome *outcome)
         memcpy(p->route, result->route, result->route_len * sizeof *p->route);
     }
     p->version.route = (store_blob){p->route, result->route_len * sizeof *p->route};
+    p->prompt = take(&outcome->result->prompt);
+    p->head = take(&outcome->result->head);
+    p->version.prompt = (store_blob){p->prompt, result->prompt_len * sizeof *p->prompt};
+    p->version.head = (store_blob){p->head, result->head_len * sizeof *p->head};
     return true;
 }
 

@@ -10,9 +10,9 @@ enum job_end { JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_GIVEN_BACK, JOB_LOS
 struct job_outcome {
     const store_job *job;
     const struct job_plan *plan;
-    const eng_adapt_result *result;
-    const char *result_text; /* JSON */
-    const char *message;     /* of the last event */
+    eng_adapt_result *result; /* prompt and head are taken from it */
+    const char *result_text;  /* JSON */
+    const char *message;      /* of the last event */
 };
 
 /* Stores the version, task, end and event in one transaction, and makes the registry serve it. What

@@ -108,12 +108,6 @@ static void read_method_name(const json_t *mp2, struct job_request *out, struct 
         return;
     }
     out->method = methods[chosen];
-    if (eng_adapt_gives_prompt(out->method)) {
-        problem_add(problems, "#/mp2", "method",
-                    "%s tunes a prompt, and this server serves routes only: use route or "
-                    "blackbox-route here, or `mp2 adapt` for a prompt",
-                    out->method);
-    }
 }
 
 static void read_budget(const json_t *mp2, struct job_request *out, struct problems *problems)

@@ -321,7 +321,11 @@ static bool may_still_read(const struct watcher *watcher)
 {
     struct auth_identity who;
     const char *key = request_header(watcher->req, "Authorization");
-    return auth_check(request_server(watcher->req)->auth, key, wall_ms(), &who) == NULL;
+    if (auth_check(request_server(watcher->req)->auth, key, wall_ms(), &who) != NULL) {
+        return false;
+    }
+    auth_leave(&who);
+    return true;
 }
 
 static void on_tick(void *arg)

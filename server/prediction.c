@@ -69,7 +69,13 @@ bool prediction_prepare(struct prediction *prediction)
     if (prediction->prepare != NULL && !prediction->prepare(prediction)) {
         return false;
     }
-    return form_compile(prediction->version->form, &prediction->task, &prediction->err) == ENG_OK &&
+    const struct version *version = prediction->version;
+    if ((version->has_prompt && version_prompt(version) == NULL) ||
+        (version->has_head && version_head(version) == NULL)) {
+        (void)fault(&prediction->err, ENG_EIO, "task", "its tuned prompt is not in memory");
+        return false;
+    }
+    return form_compile(version->form, &prediction->task, &prediction->err) == ENG_OK &&
            make_mix(prediction);
 }
 
@@ -93,8 +99,12 @@ void prediction_sequence(const struct prediction *prediction, size_t i, eng_sequ
 {
     size_t len = 0;
     const int32_t *ids = eng_encoded_ids(prediction->pieces[i].encoded, &len);
-    *sequence = (eng_sequence){
-        .ids = ids, .len = len, .bank = prediction->version->base->bank, .mix = prediction->mix};
+    *sequence = (eng_sequence){.ids = ids,
+                               .len = len,
+                               .bank = prediction->version->base->bank,
+                               .mix = prediction->mix,
+                               .prompt = version_prompt(prediction->version),
+                               .head = version_head(prediction->version)};
 }
 
 static bool decode_spans(struct prediction *prediction, const eng_encoded *encoded,

@@ -41,10 +41,11 @@ struct form {
 /* What one version of a task computes with. Immutable. */
 struct version {
     struct form *form;
-    const struct base *base; /* where it was learnt */
-    int64_t number;          /* 0: inline, of no task */
-    size_t route_len;        /* 0: average, an all-zero route */
-    float route[];           /* (route_len) */
+    const struct base *base;   /* where it was learnt */
+    int64_t number;            /* 0: inline, of no task */
+    uint32_t route_len;        /* 0: average, an all-zero route */
+    bool has_prompt, has_head; /* tuned parts, in memory while they are used (prompts.h) */
+    float route[];             /* (route_len) */
 };
 
 /* Backbone and bank a route was learnt on. bank is NULL when this server has no such pair. */
@@ -67,6 +68,8 @@ typedef struct reg_publication {
     int64_t number;
     const float *route; /* (route_len), or NULL with 0 for average */
     size_t route_len;
+    bool has_prompt, has_head;  /* the version has a tuned prompt, a tuned head */
+    const struct version *like; /* inline only: compute with the tuned parts of this one, or NULL */
     const char *model_fingerprint, *bank_fingerprint; /* NULL: the model and first bank here */
 } reg_publication;
 
@@ -111,6 +114,11 @@ ENG_MUST_CHECK eng_status registry_bind(struct registry *registry, const struct 
 ENG_MUST_CHECK eng_status registry_inline(struct registry *registry, const reg_publication *pub,
                                           struct version **out, eng_error *err);
 void version_release(struct registry *registry, struct version *version); /* NULL is fine */
+
+/* What a held version computes with beside its route: (Lp, P, H) and (2H + 2) floats of its bank, or
+ * NULL when it has none. Of a version from task_resolve they are there until it is released. */
+const float *version_prompt(const struct version *version);
+const float *version_head(const struct version *version);
 
 /* Versions that requests name by number though another is current: the last few used stay. registry_pin
  * puts one in (*out is borrowed), registry_find_pin answers NULL when it is not there. Publishing and

@@ -41,6 +41,13 @@ struct form_node {
     _Atomic(eng_task *) compiled;    /* written under registry->compiling */
 };
 
+/* Behind the route of a version with tuned parts, and of no other: a million routes pay nothing. */
+struct tuned {
+    int64_t tenant, task;
+    size_t users;          /* times the version is handed out; while there are any … */
+    struct prompt *prompt; /* … this is held, once it was read */
+};
+
 /* A version behind its count. */
 struct version_node {
     size_t refs;
@@ -86,6 +93,15 @@ uint64_t hash_bytes(uint64_t seed, const void *data, size_t len);
 void version_drop(struct registry *registry, struct version *version);
 ENG_MUST_CHECK eng_status version_new(struct registry *registry, const reg_publication *pub,
                                       struct version **out, eng_error *err);
+/* NULL: the version has no tuned parts. */
+struct tuned *version_tuned(const struct version *version);
+/* Takes the held `prompt` over, until the last who was handed the version gives it back. */
+void version_give_prompt(struct version *version, struct prompt *prompt);
+/* prompts.c: a held prompt. */
+void prompt_hold(struct prompt *prompt);
+void prompt_release(struct prompt *prompt);
+const float *prompt_floats(const struct prompt *prompt);
+const float *prompt_head(const struct prompt *prompt);
 /* Drops the pins of one task; 0: of all. */
 void drop_pins(struct registry *registry, int64_t task);
 /* Frees what is left of forms and bases; versions are gone already. */

@@ -4,9 +4,10 @@
  *     reviews@3, ft:boot:acme:x:12-3 that version, whatever the alias says
  *
  * The current version is in memory. A pinned one that is not current is read from the store on its first
- * use and kept with the registry's recent pins.
+ * use and kept with the registry's recent pins. A version with a tuned prompt waits for that (prompts.c).
  */
 #include "server/fault.h"
+#include "server/prompts.h"
 #include "server/tasks.h"
 
 #include <stdlib.h>
@@ -83,7 +84,7 @@ static void bind_and_go(struct request *req, struct registry *registry,
     if (status != ENG_OK) {
         reply_eng_error(req, status, &err, pointer);
     } else {
-        then(req, version, arg);
+        prompts_ready(req, version, then, arg);
     }
 }
 

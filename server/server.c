@@ -18,6 +18,7 @@
 #include "server/loop.h"
 #include "server/metrics.h"
 #include "server/notify.h"
+#include "server/prompts.h"
 #include "server/reload.h"
 #include "server/storeq.h"
 #include "server/workers.h"
@@ -390,6 +391,7 @@ static void stop(struct running *run)
     loop_free(server->loop); /* completions that came late end here */
     http_free(server->http);
     job_streams_free(server->job_streams);
+    prompts_free(server->prompts);
     eng_compute_stop(server->compute);
     eng_bank_free(server->bank);
     eng_model_free(server->model);

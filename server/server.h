@@ -29,6 +29,7 @@ struct jobs;
 struct usage;
 struct upkeep;
 struct job_streams;
+struct prompts;
 
 /* Where settings come from, for SIGHUP. load: NULL with a sentence when they are wrong. */
 struct config_source {
@@ -58,7 +59,8 @@ struct server {
     struct jobs *jobs;
     struct usage *usage; /* NULL once the server stops */
     struct upkeep *upkeep;
-    struct job_streams *job_streams; /* until the loop is freed */
+    struct job_streams *job_streams; /* until the loop is freed, as are the prompts */
+    struct prompts *prompts;
 
     int64_t started_ms; /* wall clock */
     atomic_bool ready, draining;

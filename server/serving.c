@@ -6,6 +6,7 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/metrics.h"
+#include "server/prompts.h"
 #include "server/registry.h"
 #include "server/storeq.h"
 #include "server/tasks.h"
@@ -33,11 +34,43 @@ static void write_registry(struct metrics_out *out, void *arg)
                   (double)registry_bytes(registry));
 }
 
+static void write_prompts(struct metrics_out *out, void *arg)
+{
+    struct prompts_stats stats;
+    prompts_get_stats(arg, &stats);
+    metrics_gauge(out, "mp2_prompt_cache_bytes", "Memory of tuned prompts.", (double)stats.bytes);
+    metrics_gauge(out, "mp2_prompt_cache_limit_bytes", "What they may take.", (double)stats.limit);
+    metrics_gauge(out, "mp2_prompt_cache_entries", "Versions whose prompt is in memory.",
+                  (double)stats.entries);
+    metrics_counter(out, "mp2_prompt_cache_hits_total", "Requests that found theirs there.",
+                    (double)stats.hits);
+    metrics_counter(out, "mp2_prompt_cache_misses_total", "Requests that waited for a read.",
+                    (double)stats.misses);
+    metrics_counter(out, "mp2_prompt_cache_evictions_total", "Prompts dropped for others.",
+                    (double)stats.evictions);
+}
+
+static bool make_prompts(struct server *server)
+{
+    const eng_bank_info *bank = eng_bank_get_info(server->bank);
+    size_t hidden = eng_model_get_info(server->model)->hidden;
+    size_t floats = bank->layers * bank->prompt_tokens * hidden + 2 * hidden + 2;
+    server->prompts = prompts_new(server->config->prompt_cache, floats * sizeof(float));
+    if (server->prompts != NULL) {
+        metrics_section(server->metrics, write_prompts, server->prompts);
+    }
+    return server->prompts != NULL;
+}
+
 bool registry_part_start(struct server *server, char *why, size_t size)
 {
     eng_error err;
     if (registry_new(server->model, &server->bank, 1, &server->registry, &err) != ENG_OK) {
         snprintf(why, size, "%s: %s", err.field, err.text);
+        return false;
+    }
+    if (!make_prompts(server)) {
+        snprintf(why, size, "out of memory");
         return false;
     }
     struct loading_tasks loading = {.registry = server->registry};

@@ -91,6 +91,8 @@ static eng_status with_publication(const store_task *task, const store_version *
                                  .number = version->number,
                                  .route = route,
                                  .route_len = len,
+                                 .has_prompt = version->has_prompt,
+                                 .has_head = version->has_head,
                                  .model_fingerprint = version->model_fingerprint,
                                  .bank_fingerprint = version->bank_fingerprint};
     status = route != NULL ? use(registry, &pub, arg, err) : fault_nomem(err, "route");
@@ -397,6 +399,8 @@ json_t *version_json(const char *tenant, const char *base, const store_task *tas
               json_put(body, "current", json_boolean(version->number == task->current)) &&
               json_put(body, "model", json_text_or_null(base != NULL ? model : NULL)) &&
               json_put(body, "route", route_json(version)) &&
+              json_put(body, "has_prompt", json_boolean(version->has_prompt)) &&
+              json_put(body, "has_head", json_boolean(version->has_head)) &&
               json_put(body, "method", json_text_or_null(version->method)) &&
               json_put(body, "started_from", json_text_or_null(version->started_from)) &&
               json_put(body, "bank", json_text_or_null(version->bank)) &&

@@ -9,6 +9,7 @@
 #include "server/fault.h"
 
 #include <math.h>
+#include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -355,9 +356,22 @@ static eng_status check_route(const reg_publication *pub, const eng_bank *bank, 
     return ENG_OK;
 }
 
-static size_t version_bytes(size_t route_len)
+/* Where the tuned part lies behind a route. */
+static size_t tuned_at(size_t route_len)
 {
-    return sizeof(struct version_node) + route_len * sizeof(float);
+    size_t end = sizeof(struct version_node) + route_len * sizeof(float);
+    return (end + alignof(struct tuned) - 1) & ~(alignof(struct tuned) - 1);
+}
+
+static size_t version_bytes(size_t route_len, bool tuned)
+{
+    return tuned ? tuned_at(route_len) + sizeof(struct tuned)
+                 : sizeof(struct version_node) + route_len * sizeof(float);
+}
+
+static bool is_tuned(const struct version *version)
+{
+    return version->has_prompt || version->has_head;
 }
 
 eng_status version_new(struct registry *registry, const reg_publication *pub, struct version **out,
@@ -372,8 +386,11 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     if (status != ENG_OK) {
         return status;
     }
+    bool has_prompt = pub->like != NULL ? pub->like->has_prompt : pub->has_prompt;
+    bool has_head = pub->like != NULL ? pub->like->has_head : pub->has_head;
+    size_t bytes = version_bytes(pub->route_len, has_prompt || has_head);
     struct form_node *form = intern_form(registry, pub->spec, base->bank);
-    struct version_node *node = calloc(1, version_bytes(pub->route_len));
+    struct version_node *node = calloc(1, bytes);
     if (form == NULL || node == NULL) {
         drop_form(registry, form);
         free(node);
@@ -383,11 +400,16 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     node->version.form = &form->form;
     node->version.base = base;
     node->version.number = pub->number;
-    node->version.route_len = pub->route_len;
+    node->version.route_len = (uint32_t)pub->route_len;
+    node->version.has_prompt = has_prompt;
+    node->version.has_head = has_head;
     if (pub->route_len > 0) {
         memcpy(node->version.route, pub->route, pub->route_len * sizeof(float));
     }
-    registry->bytes += version_bytes(pub->route_len) + MALLOC_OVERHEAD;
+    if (is_tuned(&node->version)) {
+        *version_tuned(&node->version) = (struct tuned){.tenant = pub->tenant, .task = pub->task};
+    }
+    registry->bytes += bytes + MALLOC_OVERHEAD;
     *out = &node->version;
     return ENG_OK;
 }
@@ -398,12 +420,59 @@ static struct version_node *counted(const struct version *version)
                                            offsetof(struct version_node, version));
 }
 
+struct tuned *version_tuned(const struct version *version)
+{
+    return is_tuned(version)
+               ? (struct tuned *)(void *)((char *)counted(version) + tuned_at(version->route_len))
+               : NULL;
+}
+
+void version_give_prompt(struct version *version, struct prompt *prompt)
+{
+    struct tuned *tuned = version_tuned(version);
+    if (tuned->prompt == NULL) {
+        tuned->prompt = prompt;
+    } else {
+        prompt_release(prompt); /* another request was first */
+    }
+}
+
+static const struct prompt *held_prompt(const struct version *version)
+{
+    const struct tuned *tuned = version_tuned(version);
+    return tuned != NULL ? tuned->prompt : NULL;
+}
+
+const float *version_prompt(const struct version *version)
+{
+    return held_prompt(version) != NULL ? prompt_floats(held_prompt(version)) : NULL;
+}
+
+const float *version_head(const struct version *version)
+{
+    return held_prompt(version) != NULL ? prompt_head(held_prompt(version)) : NULL;
+}
+
+/* The version is handed out once more, or given back. */
+static void use_tuned(struct version *version, bool more)
+{
+    struct tuned *tuned = version_tuned(version);
+    if (tuned == NULL) {
+        return;
+    }
+    tuned->users = more ? tuned->users + 1 : tuned->users - 1;
+    if (tuned->users == 0 && tuned->prompt != NULL) {
+        prompt_release(tuned->prompt);
+        tuned->prompt = NULL;
+    }
+}
+
 void version_drop(struct registry *registry, struct version *version)
 {
     if (version == NULL || --counted(version)->refs > 0) {
         return;
     }
-    registry->bytes -= version_bytes(version->route_len) + MALLOC_OVERHEAD;
+    registry->bytes -= version_bytes(version->route_len, is_tuned(version)) + MALLOC_OVERHEAD;
     drop_form(registry, node_of(version->form));
     free(counted(version));
 }
@@ -411,6 +480,7 @@ void version_drop(struct registry *registry, struct version *version)
 void version_release(struct registry *registry, struct version *version)
 {
     if (version != NULL) {
+        use_tuned(version, false);
         node_of(version->form)->users--;
         version_drop(registry, version);
     }
@@ -443,6 +513,7 @@ eng_status registry_bind(struct registry *registry, const struct version *curren
     struct version_node *node = counted(current);
     node->refs++;
     use_form(registry, node_of(node->version.form));
+    use_tuned(&node->version, true);
     *out = &node->version;
     return ENG_OK;
 }
@@ -458,6 +529,12 @@ eng_status registry_inline(struct registry *registry, const reg_publication *pub
     }
     if (status == ENG_OK) {
         use_form(registry, node_of((*out)->form));
+        use_tuned(*out, true);
+        if (pub->like != NULL && version_tuned(pub->like) != NULL) {
+            struct prompt *prompt = version_tuned(pub->like)->prompt;
+            prompt_hold(prompt);
+            version_give_prompt(*out, prompt);
+        }
         remember_inline(registry, node_of((*out)->form));
     }
     return status;

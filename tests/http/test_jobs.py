@@ -184,7 +184,7 @@ def test_csv_job(server, tenant):
     ({"hyperparameters": {"n_epochs": 0}}, 422, "hyperparameters/n_epochs"),
     ({"method": {"type": "dpo"}}, 422, "method/type"),
     ({"mp2": {"method": "magic"}}, 422, "mp2/method"),
-    ({"mp2": {"method": "route+prompt"}}, 422, "mp2/method"),
+    ({"mp2": {"method": "full"}}, 422, "mp2/method"),
     ({"mp2": {"labels": ["正面"]}}, 422, "mp2/labels"),
     ({"mp2": {"labels": ["正面", "别的"]}}, 422, "training_file"),
     ({"mp2": {"type": "extractive"}}, 422, "training_file"),
