@@ -1,101 +1,176 @@
-/* admin.js: tenants and their keys. A key is shown once, when it is made. */
-import { call, get, post, query } from './api.js';
-import { h, fill, field, card, table, time, fault, notice, copyable } from './dom.js';
-import { t } from './strings.js';
+/* admin.js: tenants, their keys and quotas; what was done (the audit log); backups. A key is shown once,
+ * when it is made. "#/admin", "#/admin/tenant/NAME", "#/admin/audit", "#/admin/backup". */
+import { call, get, post, maybe, query, all, tenantPath } from './api.js';
+import { h, fill, field, card, headed, heading, table, facts, tags, time, short, bytes, duration, fault, notice, copyable,
+  badge, button, check, form, input, sure, empty } from './dom.js';
+import { t, named } from './strings.js';
 
 const SCOPES = ['predict', 'adapt', 'read', 'admin'];
+const QUOTAS = ['requests_per_minute', 'tokens_per_minute', 'concurrent', 'stored_examples', 'running_jobs', 'queued_jobs'];
 
-function keyForm(path, made) {
-  const label = h('input', { autocomplete: 'off', maxlength: '128' });
-  const boxes = SCOPES.map((scope) => h('input', { type: 'checkbox', value: scope, checked: scope !== 'admin' }));
+const tenantLink = (name) => h('a', { href: `#/admin/tenant/${encodeURIComponent(name)}` }, name);
+
+function tabs(current) {
+  return h('nav', { class: 'tabs', 'aria-label': t('admin') }, [['', 'tenants'], ['audit', 'audit'], ['backup', 'backup']].map(([at, name]) =>
+    h('a', { href: at ? `#/admin/${at}` : '#/admin', 'aria-current': at === current ? 'page' : null }, t(name))));
+}
+
+/* ---- tenants ---------------------------------------------------------------------------------- */
+
+function settingsText(one) {
+  return Object.entries({ ...(one.weight === 1 ? {} : { weight: one.weight }), ...one.quotas }).filter(([, value]) => typeof value === 'number')
+    .map(([name, value]) => `${named('quota', name)} ${short(value)}`).join(', ') || '–';
+}
+
+async function tenants(main) {
+  const list = await all('/v1/admin/tenants');
+  const name = input({ required: true, maxlength: 64 });
+  const make = async () => {
+    const made = await post('/v1/admin/tenants', { name: name.value.trim() });
+    location.hash = `#/admin/tenant/${encodeURIComponent(made.name)}`;
+  };
+  main.append(card(t('tenants'), table([t('tenant'), t('state'), t('settings'), t('created')], list.map((one) => [h('strong', {}, tenantLink(one.name)),
+    badge(t(one.disabled ? 'disabled' : 'enabled'), one.disabled ? 'warn' : 'good'), settingsText(one), time(one.created_at)]), t('tenants'))),
+  card(t('new_tenant'), form([field(t('tenant_name'), name, t('tenant_name_hint'))], t('make_tenant'), make)));
+}
+
+/* ---- one tenant ------------------------------------------------------------------------------- */
+
+function quotaFields(given) {
+  const controls = QUOTAS.map((name) => input({ type: 'number', min: 0, placeholder: t('server_default'), value: given && given[name] !== null && given[name] !== undefined ? given[name] : null }));
+  const read = () => Object.fromEntries(QUOTAS.map((name, i) => [name, controls[i].value === '' ? null : Number(controls[i].value)]));
+  return { parts: h('div', { class: 'fields' }, QUOTAS.map((name, i) => field(named('quota', name), controls[i]))), read };
+}
+
+function settingsCard(one, path, reload) {
+  const enabled = check(t('tenant_enabled'), !one.disabled);
+  const weight = input({ type: 'number', min: 0.01, max: 1000, step: 'any', value: one.weight });
+  const given = one.quotas || {};
+  const quotas = quotaFields(given);
+  const change = async () => {
+    const body = { disabled: !enabled.box.checked, weight: Number(weight.value) };
+    const wanted = quotas.read();
+    if (QUOTAS.some((name) => wanted[name] !== (given[name] ?? null))) {
+      body.quotas = wanted;
+    }
+    await call('PATCH', path, body);
+    notice(t('saved'));
+    await reload();
+  };
+  return card(t('settings'), form([h('p', {}, enabled.label), field(t('weight'), weight, t('weight_hint')), h('h3', {}, t('quotas')), quotas.parts], t('save'), change));
+}
+
+function newKeyCard(path, reload) {
+  const label = input({ maxlength: 128 }), days = input({ type: 'number', min: 1, max: 3650, placeholder: t('never') });
+  const boxes = SCOPES.map((scope) => check(scope, scope !== 'admin'));
   const place = h('div', {});
-  const submit = async (event) => {
-    event.preventDefault();
-    const body = { scopes: boxes.filter((box) => box.checked).map((box) => box.value) };
+  const make = async () => {
+    fill(place);
+    const body = { scopes: SCOPES.filter((_, i) => boxes[i].box.checked) };
     if (label.value.trim()) {
       body.label = label.value.trim();
     }
-    try {
-      const key = await post(`${path}/keys`, body);
-      fill(place, h('p', { role: 'status' }, t('shown_once')), copyable(t('key'), key.key));
-      label.value = '';
-      made();
-    } catch (e) {
-      fill(place, fault(e));
+    if (days.value) {
+      body.expires_in = Number(days.value) * 86400;
     }
+    const made = await post(`${path}/keys`, body);
+    showKey(place, made.key);
+    label.value = '';
+    await reload();
   };
-  return h('form', { onsubmit: submit }, h('h3', {}, t('new_key')), field(t('label'), label),
-    h('fieldset', {}, h('legend', {}, t('scopes')), boxes.map((box, i) => h('label', {}, box, SCOPES[i]))), h('div', { class: 'row' }, h('button', {}, t('make_key'))), place);
+  return card(t('new_key'), form([h('fieldset', {}, h('legend', {}, t('scopes')), boxes.map((one) => one.label)),
+    h('div', { class: 'fields' }, field(t('note'), label), field(t('expires_days'), days))], t('make_key'), make), place);
 }
 
-async function all(path) {
-  const rows = [];
-  let after = null;
-  for (let page = 0; page < 10; page++) {
-    const list = await get(`${path}${query({ limit: 100, after })}`);
+function showKey(place, key) {
+  fill(place, h('div', { class: 'well', role: 'status' }, h('p', {}, h('strong', {}, t('shown_once'))), copyable(t('key'), key)));
+}
+
+function keyState(key) {
+  const now = Date.now() / 1000;
+  return key.revoked_at ? badge(t('revoked'), 'bad') : key.expires_at && key.expires_at <= now ? badge(t('expired'), 'warn') : badge(t('valid'), 'good');
+}
+
+function keyTable(keys, path, place, reload) {
+  const act = (question, name, work) => async () => {
+    if (await sure(t(question), t(name))) {
+      try {
+        await work();
+      } catch (e) {
+        notice(e.message);
+      }
+      await reload();
+    }
+  };
+  const at = (key) => `${path}/keys/${encodeURIComponent(key.id)}`;
+  const revoke = (key) => act('sure_revoke', 'revoke', async () => { await call('DELETE', at(key)); notice(t('revoked')); });
+  const rotate = (key) => act('sure_rotate', 'rotate', async () => showKey(place, (await post(`${at(key)}/rotate`, { grace_seconds: 86400 })).key));
+  const live = (key) => !key.revoked_at && !(key.expires_at && key.expires_at <= Date.now() / 1000);
+  return table([t('key'), t('state'), t('note'), t('scopes'), t('created'), t('expires'), ['', 'acts']], keys.map((key) => [h('code', {}, key.id), keyState(key),
+    key.label || '–', key.scopes.join(', '), time(key.created_at), key.expires_at ? time(key.expires_at) : t('never'), live(key) ? [
+      button(t('rotate'), rotate(key), { class: 'plain small', 'aria-label': `${t('rotate')} ${key.id}` }),
+      button(t('revoke'), revoke(key), { class: 'danger small', 'aria-label': `${t('revoke')} ${key.id}` })] : null]), t('keys'));
+}
+
+async function tenantPage(main, name) {
+  const path = tenantPath(name);
+  const settings = h('div', {}), keys = h('div', {}), shown = h('div', {});
+  const loadSettings = async () => fill(settings, settingsCard(await get(path), path, loadSettings));
+  const loadKeys = async () => {
+    const list = await all(`${path}/keys`);
+    fill(keys, list.length ? keyTable(list, path, shown, loadKeys) : empty(t('no_keys'), t('no_keys_hint')));
+  };
+  await Promise.all([loadSettings(), loadKeys()]);
+  main.append(...heading(name, { crumb: ['#/admin', t('tenants')] }), card(t('keys_title'), keys, shown), h('div', { class: 'grid' }, newKeyCard(path, loadKeys), settings));
+}
+
+/* ---- what was done ---------------------------------------------------------------------------- */
+
+function detailText(detail) {
+  return detail === null || detail === undefined ? '' : typeof detail === 'string' ? detail
+    : Object.entries(detail).map(([name, value]) => `${name} ${typeof value === 'object' ? JSON.stringify(value) : value}`).join(', ');
+}
+
+async function audit(main) {
+  const place = h('div', {}), rows = [];
+  let after;
+  const more = button(t('more'), () => load().catch((e) => notice(e.message)));
+  async function load() {
+    const list = await maybe(get(`/v1/admin/audit${query({ limit: 50, after })}`));
+    if (!list) {
+      fill(place, empty(t('no_audit')));
+      return;
+    }
     rows.push(...list.data);
-    if (!list.has_more) {
-      break;
-    }
-    after = list.last_id;
+    after = rows.length ? list.last_id || rows.at(-1).id : undefined;
+    more.hidden = !list.has_more;
+    fill(place, rows.length ? [table([t('when'), t('actor'), t('action'), t('object'), [t('detail'), 'wide']], rows.map((one) => [time(one.created_at),
+      one.actor ? `${one.actor.tenant || ''} ${one.actor.key || ''}` : '–', one.action, one.object || '–', detailText(one.detail)]), t('audit')),
+    h('div', { class: 'row' }, more)] : empty(t('no_audit_yet')));
   }
-  return rows;
-}
-
-function tenantView(place, name) {
-  const path = `/v1/admin/tenants/${encodeURIComponent(name)}`;
-  const list = h('div', {});
-  const load = async () => {
-    try {
-      const keys = await all(`${path}/keys`);
-      const revoke = async (key) => {
-        if (confirm(t('sure_revoke'))) {
-          try {
-            await call('DELETE', `${path}/keys/${encodeURIComponent(key.id)}`);
-            notice(t('revoked'));
-          } catch (e) {
-            notice(e.message);
-          }
-          load();
-        }
-      };
-      fill(list, table([t('key'), t('label'), t('scopes'), t('created'), t('do')], keys.map((key) => [key.id, key.label || '–', key.scopes.join(', '), time(key.created_at),
-        key.revoked_at ? `${t('revoked')} ${time(key.revoked_at)}` : h('button', { type: 'button', class: 'danger', 'aria-label': `${t('revoke')} ${key.id}`, onclick: () => revoke(key) }, t('revoke'))]), t('keys')));
-    } catch (e) {
-      fill(list, fault(e));
-    }
-  };
-  const view = card(`${t('keys')}: ${name}`, list, keyForm(path, load));
-  fill(place, view);
-  view.tabIndex = -1;
-  view.focus();
-  load();
-}
-
-export async function admin(main, argument, live) {
-  const name = h('input', { autocomplete: 'off', required: true });
-  const list = h('div', {}), place = h('div', {}), wrong = h('div', {});
-  const load = async () => {
-    const tenants = await all('/v1/admin/tenants');
-    if (live.on) {
-      fill(list, table([t('tenant'), t('state'), t('settings'), t('created'), t('do')], tenants.map((one) => [one.name, one.disabled ? t('disabled') : t('enabled'),
-        Object.entries(one.settings).map(([key, value]) => `${key} ${value}`).join(', ') || '–', time(one.created_at),
-        h('button', { type: 'button', class: 'plain', 'aria-label': `${t('keys')}: ${one.name}`, onclick: () => tenantView(place, one.name) }, t('keys'))]), t('tenants')));
-    }
-  };
-  const submit = async (event) => {
-    event.preventDefault();
-    try {
-      await post('/v1/admin/tenants', { name: name.value.trim() });
-      fill(wrong);
-      tenantView(place, name.value.trim());
-      name.value = '';
-      await load();
-    } catch (e) {
-      fill(wrong, fault(e));
-    }
-  };
-  main.append(h('h1', {}, t('admin')), h('div', { class: 'card' }, h('h2', {}, t('tenants')), list,
-    h('form', { onsubmit: submit }, field(t('new_tenant'), name), h('div', { class: 'row' }, h('button', {}, t('make_tenant'))), wrong)), place);
+  main.append(headed(t('audit'), null, h('p', { class: 'hint' }, t('audit_hint')), place));
   await load();
+}
+
+/* ---- backup ----------------------------------------------------------------------------------- */
+
+async function backup(main) {
+  const name = input({ maxlength: 128, placeholder: t('usual') });
+  const place = h('div', { 'aria-live': 'polite' });
+  const make = async () => {
+    const body = name.value.trim() ? { name: name.value.trim() } : {};
+    const made = await post('/v1/admin/backup', body);
+    fill(place, h('div', { class: 'well' }, h('p', { class: 'good' }, t('backup_made')), facts([[t('file_word'), h('code', {}, made.path)],
+      [t('size'), bytes(made.bytes)], [t('took'), duration(made.seconds)], [t('created'), time(made.created_at)]])));
+  };
+  main.append(card(t('backup'), h('p', { class: 'hint' }, t('backup_hint')), form([field(t('backup_name'), name)], t('make_backup'), make), place));
+}
+
+export async function admin(main, argument) {
+  if (argument.startsWith('tenant/')) {
+    await tenantPage(main, argument.slice(7));
+    return;
+  }
+  main.append(...heading(t('admin')), tabs(argument === 'audit' || argument === 'backup' ? argument : ''));
+  await (argument === 'audit' ? audit : argument === 'backup' ? backup : tenants)(main);
 }

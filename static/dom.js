@@ -1,5 +1,11 @@
-/* dom.js: making elements. Data only ever becomes text nodes and attribute values; no markup is parsed. */
-import { t } from './strings.js';
+/* dom.js: making elements. Data only ever becomes text nodes and attribute values; no markup is
+ * parsed. What a page is built of: fields, cards, tables, badges, and the states between them
+ * (loading, empty, failed).
+ */
+import { t, language } from './strings.js';
+
+const kept = (children) => children.flat(Infinity)
+  .filter((child) => child !== null && child !== undefined && child !== false);
 
 /* h('p', {class: 'hint', onclick: f}, 'text', element): attributes by name, listeners by on…. */
 export function h(tag, props, ...children) {
@@ -13,12 +19,12 @@ export function h(tag, props, ...children) {
       element.setAttribute(name, value);
     }
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...kept(children));
   return element;
 }
 
 export function fill(parent, ...children) {
-  parent.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  parent.replaceChildren(...kept(children));
   return parent;
 }
 
@@ -33,81 +39,193 @@ export function field(text, control, hint) {
     control.setAttribute('aria-describedby', id);
     parts.push(h('p', { class: 'hint', id }, hint));
   }
-  return h('div', {}, parts);
+  return h('div', { class: 'field' }, parts);
 }
 
-export function select(options, chosen) {
-  return h('select', {}, options.map(([value, text]) =>
+export function input(props) {
+  return h('input', { autocomplete: 'off', spellcheck: 'false', ...props });
+}
+
+export function select(options, chosen, props) {
+  return h('select', props, options.map(([value, text]) =>
     h('option', { value, selected: value === chosen }, text)));
+}
+
+export function check(text, checked) {
+  const box = h('input', { type: 'checkbox', checked });
+  return { box, label: h('label', { class: 'check' }, box, text) };
+}
+
+export function button(text, onclick, props) {
+  return h('button', { type: 'button', class: 'plain', onclick, ...props }, text);
+}
+
+/* Runs `work` with the button out of use, and puts what goes wrong into `place`. */
+export async function busy(control, place, work) {
+  control.disabled = true;
+  control.setAttribute('aria-busy', 'true');
+  try {
+    fill(place);
+    await work();
+  } catch (e) {
+    fill(place, fault(e));
+  } finally {
+    control.disabled = false;
+    control.removeAttribute('aria-busy');
+  }
+}
+
+/* A form whose one button runs `work`. `parts` come before the button, `after` beside it. */
+export function form(parts, text, work, { after, ...props } = {}) {
+  const place = h('div', {});
+  const go = h('button', {}, text);
+  const submit = (event) => {
+    event.preventDefault();
+    busy(go, place, work);
+  };
+  return h('form', { onsubmit: submit, ...props }, parts, place, h('div', { class: 'row' }, go, after));
+}
+
+/* A button that opens files: take(text, name). */
+export function fileButton(text, accept, take, props) {
+  const id = `file-${++labels}`;
+  const control = h('input', { type: 'file', id, accept });
+  control.addEventListener('change', async () => {
+    const [chosen] = control.files;
+    if (chosen) {
+      await take(await chosen.text(), chosen.name);
+      control.value = '';
+    }
+  });
+  return h('span', {}, control, h('label', { for: id, class: 'button plain', ...props }, text));
 }
 
 export function card(title, ...children) {
   return h('section', { class: 'card' }, title ? h('h2', {}, title) : null, children);
 }
 
+/* A card whose heading has something at its right. */
+export function headed(title, right, ...children) {
+  return h('section', { class: 'card' }, h('div', { class: 'head' }, h('h2', {}, title), right), children);
+}
+
+/* The top of a page: its one h1, a line above, buttons at the right. */
+export function heading(title, { crumb, beside, actions } = {}) {
+  return kept([crumb ? h('a', { class: 'crumb', href: crumb[0] }, `← ${crumb[1]}`) : null,
+    h('div', { class: 'top' }, h('h1', { tabindex: '-1' }, title), beside,
+      actions ? h('div', { class: 'row' }, actions) : null)]);
+}
+
+/* heads: texts, or [text, class]; cells under a head get its class. An empty head is for actions. */
+export function grid(heads, rows, caption) {
+  const columns = heads.map((head) => (Array.isArray(head) ? head : [head, null]));
+  return h('table', { 'aria-label': caption }, h('thead', {}, h('tr', {}, columns.map(([text, kind]) =>
+    h(text ? 'th' : 'td', { scope: text ? 'col' : null, class: kind }, text)))),
+  h('tbody', {}, rows.map((row) => h('tr', {}, row.map((cell, i) =>
+    h('td', { class: columns[i][1] }, cell))))));
+}
+
+/* The same where it may be wider than the page: it scrolls, with the keyboard too. */
 export function table(heads, rows, caption) {
   return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption },
-    h('table', {}, h('thead', {}, h('tr', {}, heads.map((head) => h('th', { scope: 'col' }, head)))),
-      h('tbody', {}, rows.map((row) => h('tr', {}, row.map((cell) => h('td', {}, cell)))))));
+    grid(heads, rows, caption));
 }
 
-export function percent(value) {
-  return `${(value * 100).toFixed(1)} %`;
+/* [[name, value], …] without those that have none; `flow`: side by side instead of one a line. */
+export function facts(rows, flow) {
+  return h('dl', { class: flow ? 'facts flow' : 'facts' }, rows.filter(([, value]) => value !== null && value !== undefined)
+    .map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
 }
 
-/* [{label, value 0…1, text?}] as bars. */
-export function bars(items) {
-  const list = h('div', { class: 'bars' });
-  for (const item of items) {
-    const inner = h('div', { class: 'fill' });
-    inner.style.width = `${Math.max(0, Math.min(1, item.value)) * 100}%`;
-    list.append(h('span', { class: 'what' }, item.label),
-      h('div', { class: 'track', 'aria-hidden': 'true' }, inner),
-      h('span', { class: 'value' }, item.text || percent(item.value)));
+export const details = (summary, ...children) => h('details', {}, h('summary', {}, summary), children);
+
+export const tag = (text) => h('span', { class: 'tag' }, text);
+
+export function tags(list, most = 12) {
+  const shown = (list || []).slice(0, most).map(tag);
+  const more = (list || []).length - shown.length;
+  return more > 0 ? [shown, tag(`+${more}`)] : shown;
+}
+
+const STATES = { succeeded: 'good', failed: 'bad', cancelled: '', running: 'busy', queued: 'busy',
+  validating_files: 'busy', paused: 'warn', pausing: 'warn' };
+
+export function badge(text, kind) {
+  return h('span', { class: `badge ${kind || ''}` }, text);
+}
+
+export const stateBadge = (status) => badge(t(status), STATES[status]);
+
+export function empty(title, text, action) {
+  return h('div', { class: 'empty' }, h('strong', {}, title), text ? h('p', {}, text) : null, action);
+}
+
+export const loading = () => h('p', { class: 'loading', role: 'status' }, t('loading'));
+
+/* What an error of api.js says, read out; with a way to try again when given, which a server that is
+ * back goes by itself. */
+export function fault(error, again) {
+  const lines = (error.problems || []).map((one) =>
+    h('li', {}, `${one.pointer || ''} ${one.message || one.detail || ''}`));
+  const box = h('div', { class: 'fault', role: 'alert' }, h('p', {}, error.message),
+    lines.length ? h('ul', {}, lines) : null, again ? button(t('again'), again) : null);
+  if (again && error.status === 0) {
+    document.addEventListener('mp2:back', () => box.isConnected && again(), { once: true });
   }
-  return list;
+  return box;
 }
 
-const SVG = 'http://www.w3.org/2000/svg';
+let clearing = 0;
 
-function shape(tag, props, text) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(props)) {
-    element.setAttribute(name, value);
-  }
-  if (text !== undefined) {
-    element.textContent = text;
-  }
-  return element;
+export function notice(text) {
+  const place = document.getElementById('notice');
+  place.textContent = text;
+  clearTimeout(clearing);
+  clearing = setTimeout(() => { place.textContent = ''; }, 5000);
 }
 
-/* Lines over x: series [{name, points: [[x, y], …]}], at most two. */
-export function chart(title, series, floor) {
-  const width = Math.min(560, Math.max(300, innerWidth - 60)), height = 180; /* near one unit a pixel */
-  const left = 46, right = 8, top = 10, bottom = 22;
-  const all = series.flatMap((one) => one.points);
-  const svg = shape('svg', { viewBox: `0 0 ${width} ${height}`, class: 'chart', role: 'img', 'aria-label': title });
-  if (all.length > 0) {
-    const xs = all.map((p) => p[0]), ys = all.map((p) => p[1]);
-    const x0 = Math.min(...xs), x1 = Math.max(...xs, x0 + 1e-9);
-    const y0 = floor === undefined ? Math.min(...ys) : floor, y1 = Math.max(...ys, y0 + 1e-6);
-    const x = (v) => left + (v - x0) / (x1 - x0) * (width - left - right);
-    const y = (v) => height - bottom - (v - y0) / (y1 - y0) * (height - top - bottom);
-    svg.append(shape('line', { class: 'axis', x1: left, x2: width - right, y1: y(y0), y2: y(y0) }),
-      shape('line', { class: 'axis', x1: left, x2: width - right, y1: y(y1), y2: y(y1) }),
-      shape('text', { x: 2, y: y(y0) }, short(y0)), shape('text', { x: 2, y: y(y1) + 8 }, short(y1)),
-      shape('text', { x: left, y: height - 6 }, short(x0)),
-      shape('text', { x: width - right, y: height - 6, 'text-anchor': 'end' }, short(x1)));
-    series.forEach((one, i) => {
-      const points = [...one.points].sort((a, b) => a[0] - b[0]);
-      svg.append(shape('polyline', { class: i ? 'two' : 'one', points: points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(' ') }));
-      if (i) {
-        points.forEach((p) => svg.append(shape('circle', { class: 'dot-two', cx: x(p[0]), cy: y(p[1]), r: 3 })));
-      }
+/* Asks before something that cannot be taken back lightly; resolves to true or false. */
+export function sure(text, action) {
+  return new Promise((answer) => {
+    const box = h('dialog', { 'aria-label': text },
+      h('form', { method: 'dialog' }, h('p', {}, text), h('div', { class: 'row' },
+        h('button', { value: 'yes', class: 'danger' }, action),
+        h('button', { value: 'no', class: 'plain', autofocus: true }, t('keep')))));
+    box.addEventListener('close', () => {
+      box.remove();
+      answer(box.returnValue === 'yes');
     });
-  }
-  return h('figure', { style: null }, h('figcaption', { class: 'legend' },
-    series.map((one, i) => h('span', { class: i ? 'two' : 'one' }, one.name))), svg);
+    document.body.append(box);
+    box.showModal();
+  });
+}
+
+/* A block of text with a button that copies it. */
+export function copyable(title, text) {
+  const pre = h('pre', { tabindex: '0', 'aria-label': title }, text);
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(pre.textContent);
+      notice(t('copied'));
+    } catch {
+      getSelection().selectAllChildren(pre); /* no clipboard outside https: ready for Ctrl+C */
+      notice(t('selected'));
+    }
+  };
+  return h('div', {}, h('div', { class: 'row between' }, h('strong', {}, title),
+    button(t('copy'), copy, { class: 'plain small', 'aria-label': `${t('copy')}: ${title}` })), pre);
+}
+
+export function save(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
+  h('a', { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+/* ---- numbers and times ------------------------------------------------------------------------ */
+
+export function percent(value, digits = 1) {
+  return Number.isFinite(value) ? `${(value * 100).toFixed(digits)} %` : '–';
 }
 
 export function short(value) {
@@ -124,43 +242,40 @@ export function short(value) {
   return size >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(size >= 10 ? 1 : 2);
 }
 
+export function bytes(value) {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let i = 0;
+  for (; value >= 1024 && i < units.length - 1; i++) {
+    value /= 1024;
+  }
+  return Number.isFinite(value) ? `${i && value < 100 ? value.toFixed(1) : value.toFixed(0)} ${units[i]}` : '–';
+}
+
+export function duration(seconds) {
+  if (!Number.isFinite(seconds)) {
+    return '–';
+  }
+  const whole = Math.round(seconds);
+  if (whole < 60) {
+    return `${seconds < 10 ? seconds.toFixed(1) : whole} s`;
+  }
+  if (whole < 3600) {
+    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  }
+  const hours = Math.floor(whole / 3600);
+  return hours < 48 ? `${hours} h ${Math.floor(whole % 3600 / 60)} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+const LOCALES = { en: 'en-GB', zh: 'zh-CN' };
+
+/* A moment: short for the eye, whole in its title. */
 export function time(seconds) {
-  return seconds ? new Date(seconds * 1000).toLocaleString() : '–';
-}
-
-/* What an error of api.js says, as a paragraph that is read out. */
-export function fault(error) {
-  const lines = (error.problems || []).map((one) => h('li', {}, `${one.pointer || ''} ${one.message || one.detail || ''}`));
-  return h('div', { class: 'fault', role: 'alert' }, h('p', {}, error.message), lines.length ? h('ul', {}, lines) : null);
-}
-
-let clearing = 0;
-
-export function notice(text) {
-  const place = document.getElementById('notice');
-  place.textContent = text;
-  clearTimeout(clearing);
-  clearing = setTimeout(() => { place.textContent = ''; }, 4000);
-}
-
-/* A block of text with a button that copies it. */
-export function copyable(title, text) {
-  const pre = h('pre', { tabindex: '0' }, text);
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(pre.textContent);
-      notice(t('copied'));
-    } catch {
-      getSelection().selectAllChildren(pre); /* no clipboard outside https: ready for Ctrl+C */
-      notice(t('selected'));
-    }
-  };
-  return h('div', {}, h('div', { class: 'row' }, h('strong', {}, title),
-    h('button', { type: 'button', class: 'plain', onclick: copy, 'aria-label': `${t('copy')}: ${title}` }, t('copy'))), pre);
-}
-
-export function save(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
-  h('a', { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+  if (!seconds) {
+    return '–';
+  }
+  const date = new Date(seconds * 1000);
+  const style = date.toDateString() === new Date().toDateString()
+    ? { hour: '2-digit', minute: '2-digit', second: '2-digit' } : { dateStyle: 'medium', timeStyle: 'short' };
+  return h('time', { datetime: date.toISOString(), title: date.toLocaleString(LOCALES[language()]) },
+    date.toLocaleString(LOCALES[language()], style));
 }

@@ -1,20 +1,26 @@
-/* overview.js: one glance for the one who runs the server. Rates are differences of two readings of
- * /metrics; quantiles come from the buckets that filled in the last half minute, or since the start. */
-import { get, metrics } from './api.js';
-import { h, fill, card, chart, short, table, time, fault } from './dom.js';
-import { t } from './strings.js';
+/* overview.js: one glance for the one who runs the server: is it well, how loaded, how far from its
+ * limits.
+ *
+ * Rates are differences of two readings of /metrics; quantiles come from the buckets that filled in
+ * the last minute, or since the start when that was quiet. What a limit is comes from
+ * /v1/admin/stats, which only an admin's key may read. */
+import { get, maybe, metrics } from './api.js';
+import { h, fill, card, headed, heading, badge, stateBadge, grid, table, time, short, bytes, duration,
+  loading } from './dom.js';
+import { chart, meters, spark } from './charts.js';
+import { t, named } from './strings.js';
 
 const EVERY = 2000;
-const KEEP = 60;
+const KEEP = 91; /* readings: three minutes */
+const WINDOW = 30; /* readings that quantiles look back */
+
+/* ---- numbers ---------------------------------------------------------------------------------- */
+
+const fits = (sample, want) => Object.entries(want).every(([key, value]) => sample.labels[key] === value);
 
 function total(samples, name, want = {}) {
-  let sum = 0;
-  for (const one of samples) {
-    if (one.name === name && Object.entries(want).every(([key, value]) => one.labels[key] === value)) {
-      sum += one.value;
-    }
-  }
-  return sum;
+  return samples.filter((one) => one.name === name && fits(one, want))
+    .reduce((sum, one) => sum + one.value, 0);
 }
 
 /* Cumulative buckets [[bound, count], …] of what `after` has over `before`. */
@@ -22,7 +28,7 @@ function buckets(after, before, name, want) {
   const sums = new Map();
   for (const [samples, sign] of [[after, 1], [before, -1]]) {
     for (const one of samples) {
-      if (one.name === `${name}_bucket` && Object.entries(want).every(([key, value]) => one.labels[key] === value)) {
+      if (one.name === `${name}_bucket` && fits(one, want)) {
         const bound = one.labels.le === '+Inf' ? Infinity : Number(one.labels.le);
         sums.set(bound, (sums.get(bound) || 0) + sign * one.value);
       }
@@ -31,12 +37,14 @@ function buckets(after, before, name, want) {
   return [...sums].sort((a, b) => a[0] - b[0]);
 }
 
+/* Where the q-th of them lies, spread evenly inside its bucket. */
 function quantile(list, q) {
-  const all = list.length ? list[list.length - 1][1] : 0;
+  const all = list.length ? list.at(-1)[1] : 0;
   let below = 0, from = 0;
   for (const [bound, count] of list) {
     if (all > 0 && count >= q * all) {
-      return bound === Infinity ? from : from + (bound - from) * ((q * all - below) / Math.max(count - below, 1e-9));
+      const share = (q * all - below) / Math.max(count - below, 1e-9);
+      return bound === Infinity ? from : from + (bound - from) * share;
     }
     below = count;
     from = bound;
@@ -44,87 +52,167 @@ function quantile(list, q) {
   return NaN;
 }
 
-const ms = (seconds) => Number.isFinite(seconds) ? `${short(seconds * 1000)} ms` : '–';
-
-function tile(name, value, more) {
-  return h('div', { class: 'tile' }, h('dt', {}, name), h('dd', {}, value, more ? h('div', { class: 'more' }, more) : null));
-}
-
-function latencyRow(now, old, name, metric, want) {
-  let list = buckets(now, old, metric, want);
-  if (!list.length || list[list.length - 1][1] === 0) {
-    list = buckets(now, [], metric, want);
+function quantiles(now, old, name, want) {
+  let list = buckets(now, old, name, want);
+  if (!list.length || list.at(-1)[1] <= 0) {
+    list = buckets(now, [], name, want);
   }
-  return [name, ...[0.5, 0.95, 0.99].map((q) => ms(quantile(list, q)))];
+  return [0.5, 0.95, 0.99].map((q) => quantile(list, q));
 }
 
 function average(now, old, name) {
   const n = total(now, `${name}_count`) - total(old, `${name}_count`);
-  return n > 0 ? (total(now, `${name}_sum`) - total(old, `${name}_sum`)) / n
-    : total(now, `${name}_sum`) / total(now, `${name}_count`);
+  const from = n > 0 ? old : [];
+  return (total(now, `${name}_sum`) - total(from, `${name}_sum`)) /
+    (total(now, `${name}_count`) - total(from, `${name}_count`));
 }
 
-function draw(place, history, version, ready) {
-  const { at, samples: now } = history[history.length - 1];
-  const last = history.length > 1 ? history[history.length - 2] : null;
-  const old = history[Math.max(0, history.length - 16)].samples;
-  const rate = (name, want) => last ? (total(now, name, want) - total(last.samples, name, want)) / ((at - last.at) / 1000) : 0;
-  const rates = [];
+const CLASSES = [['2', 'answered'], ['4', 'refused_4'], ['5', 'failed_5']];
+const ofClass = (samples, digit) => samples.filter((one) => one.name === 'mp2_requests_total' &&
+  String(one.labels.code).startsWith(digit)).reduce((sum, one) => sum + one.value, 0);
+
+/* [[seconds ago, per second], …] of a growing number. A restart starts it from nothing. */
+function rates(history, count) {
+  const end = history.at(-1).at, list = [];
   for (let i = 1; i < history.length; i++) {
     const gone = (history[i].at - history[i - 1].at) / 1000;
-    rates.push([(history[i].at - at) / 1000, (total(history[i].samples, 'mp2_requests_total') - total(history[i - 1].samples, 'mp2_requests_total')) / gone]);
+    list.push([(history[i].at - end) / 1000, Math.max(0, count(history[i].samples) - count(history[i - 1].samples)) / gone]);
   }
-  const refused = now.filter((one) => one.name === 'mp2_rejected_total' && one.value > 0);
-  fill(place,
-    h('dl', { class: 'tiles' },
-      tile(t('state'), h('span', { class: ready ? 'good' : 'bad' }, ready ? t('ready') : t('not_ready')), `${t('up')} ${Math.floor(version.uptime_seconds / 60)} min`),
-      tile(t('requests_s'), short(rate('mp2_requests_total')), `${short(total(now, 'mp2_requests_total'))} ${t('in_all')}`),
-      tile(t('inputs_s'), short(rate('mp2_input_tokens_count')), `${short(rate('mp2_batch_tokens_sum'))} ${t('tokens_s')}`),
-      tile(t('batch_size'), short(average(now, old, 'mp2_batch_sequences')), `${short(average(now, old, 'mp2_batch_tokens'))} ${t('tokens')}`),
-      tile(t('batch_tasks'), short(average(now, old, 'mp2_batch_tasks'))),
-      tile(t('queue'), short(total(now, 'mp2_queue_requests')), `${short(total(now, 'mp2_queue_tokens'))} ${t('tokens')}`),
-      tile(t('tasks'), short(total(now, 'mp2_tasks')), `${short(total(now, 'mp2_keys'))} ${t('keys')}`),
-      tile(t('jobs_running'), short(total(now, 'mp2_jobs_running')), `${short(total(now, 'mp2_jobs_ended_total', { outcome: 'succeeded' }))} ${t('succeeded')}, ${short(total(now, 'mp2_jobs_ended_total', { outcome: 'failed' }))} ${t('failed')}`),
-      tile(t('memory'), `${short(total(now, 'process_resident_memory_bytes') / 1048576)} MiB`, `${short(total(now, 'mp2_connections'))} ${t('connections')}`)),
-    h('div', { class: 'grid' },
-      card(t('requests_s'), chart(t('requests_s'), [{ name: t('last_two_minutes'), points: rates }], 0)),
-      card(t('latency'), table([t('stage'), 'p50', 'p95', 'p99'], [
-        latencyRow(now, old, t('whole'), 'mp2_request_duration_seconds', { type: 'predict' }),
-        latencyRow(now, old, t('in_queue'), 'mp2_stage_duration_seconds', { stage: 'queue' }),
-        latencyRow(now, old, t('inference'), 'mp2_stage_duration_seconds', { stage: 'infer' })], t('latency')),
-      h('h3', {}, t('refused')), refused.length ? table([t('reason'), t('count')], refused.map((one) => [one.labels.reason, short(one.value)]), t('refused')) : h('p', { class: 'hint' }, t('none')))),
-    card(t('server'), h('p', { class: 'hint' }, `mp2 ${version.version} · ${version.model.name} · ${version.bank.name} · ${version.compute.kernel} × ${version.compute.threads} · ${version.libraries.http}`)));
+  return list;
+}
+
+const ms = (seconds) => (Number.isFinite(seconds) ? `${short(seconds * 1000)} ms` : '–');
+
+/* ---- pieces ----------------------------------------------------------------------------------- */
+
+function tile(name, value, more, values) {
+  return h('div', { class: 'tile' }, h('dt', {}, name), h('dd', {}, h('div', { class: 'value' }, value),
+    more ? h('div', { class: 'more' }, more) : null, values && values.length > 1 ? spark(values.map((p) => p[1])) : null));
+}
+
+function tiles(history, old) {
+  const now = history.at(-1).samples;
+  const of = (name) => (samples) => total(samples, name);
+  const requests = rates(history, of('mp2_requests_total'));
+  const inputs = rates(history, of('mp2_input_tokens_count')), tokens = rates(history, of('mp2_input_tokens_sum'));
+  const level = (name) => history.map((one) => [0, total(one.samples, name)]);
+  const last = (list) => short(list.length ? list.slice(-5).reduce((sum, p) => sum + p[1], 0) / Math.min(list.length, 5) : NaN);
+  const [p50, , p99] = quantiles(now, old, 'mp2_request_duration_seconds', { type: 'predict' });
+  return h('dl', { class: 'tiles' },
+    tile(t('requests_s'), last(requests), `${short(total(now, 'mp2_requests_total'))} ${t('in_all')}`, requests),
+    tile(t('tokens_s'), last(tokens), `${last(inputs)} ${t('inputs_s')}`, tokens),
+    tile(t('p99'), ms(p99), `p50 ${ms(p50)}`),
+    tile(t('queue'), short(total(now, 'mp2_queue_requests')), `${short(total(now, 'mp2_queue_tokens'))} ${t('tokens')}`, level('mp2_queue_requests')),
+    tile(t('jobs_running'), short(total(now, 'mp2_jobs_running')),
+      `${short(total(now, 'mp2_jobs_ended_total', { outcome: 'succeeded' }))} ${t('succeeded')}, ${short(total(now, 'mp2_jobs_ended_total', { outcome: 'failed' }))} ${t('failed')}`),
+    tile(t('memory'), bytes(total(now, 'process_resident_memory_bytes')), `${short(total(now, 'mp2_tasks'))} ${t('tasks_kept')}`, level('process_resident_memory_bytes')));
+}
+
+function latencyCard(now, old) {
+  const rows = [['whole', 'mp2_request_duration_seconds', { type: 'predict' }],
+    ['in_queue', 'mp2_stage_duration_seconds', { stage: 'queue' }],
+    ['inference', 'mp2_stage_duration_seconds', { stage: 'infer' }]];
+  return card(t('latency'), grid([t('stage'), ['p50', 'num'], ['p95', 'num'], ['p99', 'num']],
+    rows.map(([name, metric, want]) => [t(name), ...quantiles(now, old, metric, want).map(ms)]), t('latency')),
+  h('p', { class: 'hint' }, t('latency_hint')));
+}
+
+function batchCard(now, old) {
+  const rows = [['batch_inputs', 'mp2_batch_sequences'], ['batch_tasks', 'mp2_batch_tasks'], ['batch_tokens', 'mp2_batch_tokens']];
+  return card(t('batches'), grid([t('per_batch'), [t('mean'), 'num'], ['p50', 'num'], ['p99', 'num']],
+    rows.map(([name, metric]) => {
+      const [p50, , p99] = quantiles(now, old, metric, {});
+      return [t(name), short(average(now, old, metric)), short(Math.ceil(p50)), short(Math.ceil(p99))];
+    }), t('batches')), h('p', { class: 'hint' }, t('batches_hint')));
+}
+
+function reasonText(reason) {
+  return reason.startsWith('quota_') ? `${t('quotas')}: ${named('quota', reason.slice(6))}` : named('reject', reason);
+}
+
+function refusedCard(history) {
+  const now = history.at(-1).samples;
+  const refused = now.filter((one) => one.name === 'mp2_rejected_total' && one.value > 0)
+    .sort((a, b) => b.value - a.value);
+  const rate = (reason) => rates(history.slice(-WINDOW), (samples) => total(samples, 'mp2_rejected_total', { reason }));
+  const mean = (list) => list.reduce((sum, p) => sum + p[1], 0) / Math.max(list.length, 1);
+  return card(t('refused'), refused.length ? grid([t('reason'), [t('per_minute'), 'num'], [t('in_all'), 'num']],
+    refused.map((one) => [reasonText(one.labels.reason), short(mean(rate(one.labels.reason)) * 60), short(one.value)]), t('refused'))
+    : h('p', { class: 'soft' }, t('none_refused')));
+}
+
+/* Every {used|now|value, limit|max} that the server names, whatever it names. */
+function limitsOf(stats) {
+  const found = [];
+  const limits = (stats && stats.limits) || {};
+  for (const [name, one] of Object.entries(limits)) {
+    const limit = one && typeof one === 'object' ? one.limit ?? one.max : one;
+    const value = one && typeof one === 'object' ? one.used ?? one.now ?? one.value : undefined;
+    if (typeof limit === 'number' && typeof value === 'number' && limit > 0) {
+      const text = /bytes|memory/.test(name) ? bytes : short;
+      found.push({ label: named('limit', name), value, limit, text: `${text(value)} / ${text(limit)}` });
+    }
+  }
+  return found;
+}
+
+function limitsCard(stats) {
+  const items = limitsOf(stats);
+  return items.length ? card(t('limits'), meters(items)) : null;
+}
+
+function trafficCard(history) {
+  const series = CLASSES.map(([digit, name]) => ({ name: t(name), points: rates(history, (samples) => ofClass(samples, digit)) }))
+    .filter((one, i) => i === 0 || one.points.some((p) => p[1] > 0));
+  return card(t('requests_s'), history.length > 2 ? chart(t('requests_s'), series,
+    { floor: 0, from: -EVERY * (KEEP - 1) / 1000, to: 0, xText: (v) => `${Math.round(v)} s` }) : loading());
+}
+
+function statusLine(version, ready, up) {
+  return [badge(ready ? t('ready') : t('not_ready'), ready ? 'good' : 'bad'),
+    h('span', {}, `${t('up')} ${duration(up)}`),
+    h('span', {}, `mp2 ${version.version}`),
+    h('span', {}, `${t('model')} ${version.model.name} · ${t('bank')} ${version.bank.name}`),
+    h('span', {}, `${version.compute.kernel} × ${version.compute.threads}`)];
 }
 
 export function jobTable(jobs) {
-  return table([t('job'), t('task'), t('state'), t('created')], jobs.map((one) => [
-    h('a', { href: `#/job/${encodeURIComponent(one.id)}` }, one.id), one.mp2.task || '–', t(one.status), time(one.created_at)]), t('jobs'));
+  return table([t('job'), t('task'), t('method'), t('state'), t('created')], jobs.map((one) => [
+    h('a', { href: `#/job/${encodeURIComponent(one.id)}` }, one.id), one.mp2.task || '–',
+    t(one.mp2.method || 'route'), stateBadge(one.status), time(one.created_at)]), t('jobs'));
 }
 
+/* ---- the page --------------------------------------------------------------------------------- */
+
 export async function overview(main, argument, live, me) {
-  const place = h('div', {}), wrong = h('div', {}), jobs = h('div', {});
+  const status = h('div', { class: 'status' }), place = h('div', {}), jobs = h('div', {});
+  const mayReadJobs = me.key.scopes.some((scope) => ['read', 'adapt', 'admin'].includes(scope));
+  const isAdmin = me.key.scopes.includes('admin');
   const history = [];
   let shown = '';
-  main.append(h('h1', {}, t('overview')), wrong, place, jobs);
-  const mayReadJobs = me.key.scopes.some((scope) => ['read', 'adapt', 'admin'].includes(scope));
+  main.append(...heading(t('overview')), status, place, jobs);
+  const read = async () => {
+    const [samples, version, ready, stats, list] = await Promise.all([metrics(), get('/version'),
+      get('/readyz').then(() => true, () => false), isAdmin ? maybe(get('/v1/admin/stats')) : null,
+      mayReadJobs ? get('/v1/fine_tuning/jobs?limit=6') : null]);
+    history.push({ at: Date.now(), samples });
+    history.splice(0, history.length - KEEP);
+    if (!live.on) {
+      return;
+    }
+    const now = samples, old = history[Math.max(0, history.length - 1 - WINDOW)].samples;
+    fill(status, statusLine(version, ready, version.uptime_seconds));
+    fill(place, tiles(history, old), h('div', { class: 'grid even' }, trafficCard(history), latencyCard(now, old)),
+      h('div', { class: 'grid even three' }, batchCard(now, old), refusedCard(history), limitsCard(stats)));
+    if (list && JSON.stringify(list.data) !== shown) { /* else a focused link would be lost */
+      shown = JSON.stringify(list.data);
+      fill(jobs, list.data.length ? headed(t('latest_jobs'), null, jobTable(list.data)) : null);
+    }
+  };
+  await read();
   live.every(EVERY, async () => {
-    try {
-      const [samples, version, ready] = await Promise.all([metrics(), get('/version'), get('/readyz').then(() => true, () => false)]);
-      history.push({ at: Date.now(), samples });
-      history.splice(0, history.length - KEEP);
-      const list = mayReadJobs ? (await get('/v1/fine_tuning/jobs?limit=5')).data : [];
-      if (live.on) {
-        fill(wrong);
-        draw(place, history, version, ready);
-        if (JSON.stringify(list) !== shown) { /* else a focused link would be lost */
-          shown = JSON.stringify(list);
-          fill(jobs, list.length ? card(t('latest_jobs'), jobTable(list)) : null);
-        }
-      }
-    } catch (e) {
-      if (live.on) {
-        fill(wrong, fault({ message: `${t('unreachable')} ${e.message}` }));
-      }
+    if (history.at(-1).at + EVERY / 2 < Date.now() && !document.hidden) {
+      await read();
     }
   });
 }

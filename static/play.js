@@ -1,10 +1,20 @@
-/* play.js: the playground, and the small form that asks one task. */
+/* play.js: the playground, and the form that asks a task beside others with one input. */
 import { get, post, query, taskPath } from './api.js';
-import { h, fill, field, select, card, bars, percent, fault, copyable, short } from './dom.js';
+import { h, fill, field, select, card, heading, input, tags, percent, fault, copyable, short, form, button,
+  details } from './dom.js';
+import { bars } from './charts.js';
 import { t } from './strings.js';
+import { TYPES, labelled, splitLabels } from './tasks.js';
 
-const TYPES = ['classification', 'pair', 'choice', 'extractive'];
 const FIELDS = { classification: ['text'], pair: ['text_a', 'text_b'], choice: ['question', 'context', 'options'], extractive: ['question', 'context'] };
+const SAMPLES = {
+  classification: { labels: '好评,差评', text: '菜很好吃，服务也周到，下次还来。' },
+  pair: { labels: '意思相同,意思不同', text_a: '这家店几点开门？', text_b: '请问营业时间是什么时候？' },
+  choice: { question: '他为什么迟到？', context: '路上堵车，王先生九点半才到公司。', options: '堵车\n睡过头\n生病' },
+  extractive: { question: '谁迟到了？', context: '路上堵车，王先生九点半才到公司。' },
+};
+
+/* ---- inputs ----------------------------------------------------------------------------------- */
 
 /* The fields of a task's inputs: those that its template names, or those of its type. */
 function fieldsOf(spec) {
@@ -15,25 +25,33 @@ function fieldsOf(spec) {
   return [...new Set(named)];
 }
 
+/* An input in one line, for lists. */
+export function inputText(given) {
+  return given && typeof given === 'object' ? Object.values(given).flat().join(' / ') : String(given ?? '');
+}
+
 /* Controls for one input of `spec`, and a function that reads them. */
 function inputForm(spec) {
   const names = fieldsOf(spec);
   const controls = names.map((name) => h('textarea', { rows: name === 'question' ? 1 : 3, required: !(spec.type === 'choice' && name === 'context') }));
   const parts = names.map((name, i) => field(t(name), controls[i], name === 'options' ? t('options_hint') : null));
   const read = () => {
-    const input = {};
+    const given = {};
     names.forEach((name, i) => {
       const text = controls[i].value;
       if (name === 'options') {
-        input.options = text.split('\n').map((line) => line.trim()).filter((line) => line !== '');
+        given.options = text.split('\n').map((line) => line.trim()).filter((line) => line !== '');
       } else if (text !== '') {
-        input[name] = text;
+        given[name] = text;
       }
     });
-    return input;
+    return given;
   };
-  return { parts, read };
+  const write = (sample) => names.forEach((name, i) => { controls[i].value = sample[name] || ''; });
+  return { parts, read, write };
 }
+
+/* ---- answers ---------------------------------------------------------------------------------- */
 
 function highlighted(context, prediction) {
   const points = Array.from(context); /* offsets count code points */
@@ -41,16 +59,23 @@ function highlighted(context, prediction) {
     h('mark', {}, points.slice(prediction.start, prediction.end).join('')), points.slice(prediction.end).join(''));
 }
 
-export function answerView(prediction, input) {
-  if (prediction.answer !== undefined) {
-    return h('div', {}, h('p', {}, h('strong', { class: 'winner' }, prediction.answer || t('no_answer')), ` ${percent(prediction.score)}`),
-      input.context ? highlighted(input.context, prediction) : null,
-      prediction.scores && prediction.scores.length > 1 ? bars(prediction.scores.map((one) => ({ label: one.answer || t('no_answer'), value: one.score }))) : null);
-  }
-  return h('div', {}, h('p', {}, h('strong', { class: 'winner' }, prediction.label), ` ${percent(prediction.score)}`),
-    bars((prediction.scores || [prediction]).map((one) => ({ label: one.label, value: one.score }))),
-    prediction.truncated ? h('p', { class: 'hint' }, `${t('truncated')}: ${prediction.truncated}`) : null);
+function answerView(prediction, given) {
+  const extractive = prediction.answer !== undefined;
+  const text = (one) => (extractive ? one.answer || t('no_answer') : one.label);
+  const scores = prediction.scores && prediction.scores.length ? prediction.scores : [prediction];
+  return [h('p', {}, h('strong', { class: 'winner' }, text(prediction)), ` ${percent(prediction.score)}`),
+    extractive && given.context ? highlighted(given.context, prediction) : null,
+    !extractive || scores.length > 1 ? bars(scores.map((one) => ({ label: text(one), value: one.score })), true) : null,
+    prediction.truncated ? h('p', { class: 'hint' }, `${t('truncated')}: ${prediction.truncated}`) : null];
 }
+
+function timingLine(answer) {
+  const { queue_ms: queue, infer_ms: infer } = answer.timing || {};
+  return h('p', { class: 'hint' }, `${answer.usage.tokens} ${t('tokens')}`, queue === undefined ? null
+    : ` · ${t('in_queue')} ${short(queue)} ms · ${t('inference')} ${short(infer)} ms`);
+}
+
+/* ---- the request as code ---------------------------------------------------------------------- */
 
 /* A quoted word of sh. */
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -66,36 +91,38 @@ function asPython(value, indent = '') {
   return value === null ? 'None' : value === true ? 'True' : value === false ? 'False' : JSON.stringify(value);
 }
 
-function samples(body) {
+/* The key is never written out: both read it from the environment. */
+function codeView(body) {
   const curl = `curl -s ${location.origin}/v1/predict \\\n  -H "Authorization: Bearer $MP2_KEY" \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted(JSON.stringify(body, null, 1))}`;
   const python = `import json, os, urllib.request\n\nbody = ${asPython(body)}\nrequest = urllib.request.Request("${location.origin}/v1/predict", json.dumps(body).encode(), {\n    "Authorization": "Bearer " + os.environ["MP2_KEY"],\n    "Content-Type": "application/json",\n})\nprint(json.load(urllib.request.urlopen(request)))\n`;
-  return h('details', {}, h('summary', {}, t('as_code')), copyable('curl', curl), copyable('Python', python));
+  return details(t('as_code'), copyable('curl', curl), copyable('Python', python));
 }
 
-/* [{title, target}]: targets asked side by side with one input; `spec` says its type and fields. */
-export function askForm(spec, targets) {
-  const { parts, read } = inputForm(spec);
+/* ---- asking ----------------------------------------------------------------------------------- */
+
+/* [{title, target}]: targets asked side by side with one input; `spec` says its type and fields. `before`
+ * are controls above the input; `sample` fills them and the input in. */
+export function askForm(spec, targets, { before, sample } = {}) {
+  const { parts, read, write } = inputForm(spec);
   const place = h('div', { 'aria-live': 'polite' });
-  const submit = async (event) => {
-    event.preventDefault();
-    const input = read();
-    try {
-      const answers = await Promise.all(targets.map((one) => {
-        const body = { ...one.target(), inputs: [input], return: ['scores', 'timing'] };
-        return post('/v1/predict', body).then((answer) => ({ title: one.title, body, answer }));
-      }));
-      fill(place, h('div', { class: 'grid' }, answers.map(({ title, body, answer }) =>
-        h('div', { class: 'answer' }, title ? h('h3', {}, title) : null, answerView(answer.predictions[0], input),
-          h('p', { class: 'hint' }, `${answer.usage.tokens} ${t('tokens')} · ${t('in_queue')} ${short(answer.timing.queue_ms)} ms · ${t('inference')} ${short(answer.timing.infer_ms)} ms`), samples(body)))));
-    } catch (e) {
-      fill(place, fault(e));
+  const ask = async () => {
+    const given = read();
+    const bodies = targets.map((one) => ({ ...one.target(), inputs: [given], return: ['scores', 'timing'] }));
+    const answers = await Promise.allSettled(bodies.map((body) => post('/v1/predict', body)));
+    if (answers[0].status === 'rejected') {
+      fill(place);
+      throw answers[0].reason;
     }
+    fill(place, h('div', { class: 'grid even three answers' }, answers.map(({ value, reason }, i) =>
+      h('section', { class: 'answer' }, targets[i].title ? h('h3', {}, targets[i].title) : null,
+        reason ? fault(reason) : [answerView(value.predictions[0], given), timingLine(value)]))), codeView(bodies[0]));
   };
-  return h('form', { onsubmit: submit }, parts, h('div', { class: 'row' }, h('button', {}, t('predict'))), place);
+  const fillIn = sample ? button(t('fill_in'), () => write(sample()), { class: 'quiet small' }) : null;
+  return h('div', {}, form([before, parts], t('predict'), ask, { after: fillIn }), place);
 }
 
 /* The same task without its route: its type, labels and template alone. */
-export function bare(spec) {
+function bare(spec) {
   const target = { type: spec.type };
   if (spec.labels && spec.labels.length) {
     target.labels = spec.labels;
@@ -106,16 +133,21 @@ export function bare(spec) {
   return target;
 }
 
-export function tryBox(spec, title) {
-  return card(title || t('try_it'), askForm(spec, [
-    { title: spec.name, target: () => ({ task: spec.name }) },
+/* A task beside its previous version and zero-shot. `mine`: a version that need not be the current one. */
+export function tryBox(spec, title, before, mine) {
+  const at = (version) => ({ title: t('version_n', { name: spec.name, version: version.version }),
+    target: () => ({ task: `${spec.name}@${version.version}` }) });
+  const first = mine ? at(mine) : { title: spec.name, target: () => ({ task: spec.name }) };
+  return card(title, h('p', { class: 'hint' }, t('side_by_side')), askForm(spec, [first, ...(before ? [at(before)] : []),
     { title: t('zero_shot'), target: () => bare(spec) }]));
 }
 
-function byName(place) {
-  const name = h('input', { autocomplete: 'off', required: true, list: 'task-names' });
+/* ---- the page --------------------------------------------------------------------------------- */
+
+function byName(place, chosen) {
+  const name = input({ required: true, list: 'task-names', value: chosen || '' });
   const names = h('datalist', { id: 'task-names' });
-  const form = h('div', {});
+  const asking = h('div', {});
   let typing = 0;
   const suggest = async () => {
     try {
@@ -123,44 +155,47 @@ function byName(place) {
       fill(names, list.data.map((one) => h('option', { value: one.name })));
     } catch { /* suggestions only */ }
   };
-  const choose = async (event) => {
-    event.preventDefault();
-    try {
-      const spec = await get(taskPath(name.value.trim()));
-      fill(form, h('p', {}, h('span', { class: 'tag' }, t(spec.type)), (spec.labels || []).map((label) => h('span', { class: 'tag' }, label))),
-        askForm(spec, [{ title: null, target: () => ({ task: spec.name }) }]));
-    } catch (e) {
-      fill(form, fault(e));
-    }
+  const choose = async () => {
+    fill(asking);
+    const spec = await get(taskPath(name.value.trim()));
+    fill(asking, h('p', {}, tags([t(spec.type), ...(spec.labels || [])], 20)),
+      askForm(spec, [{ title: spec.name, target: () => ({ task: spec.name }) }, { title: t('zero_shot'), target: () => bare(spec) }]));
   };
   name.addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(suggest, 200); });
   suggest();
-  fill(place, h('form', { onsubmit: choose }, field(t('task'), name), names, h('div', { class: 'row' }, h('button', { class: 'plain' }, t('choose')))), form);
+  fill(place, form([field(t('task'), name), names], t('choose'), choose, { class: 'card-part' }), asking);
+  if (chosen) {
+    choose().catch((e) => fill(asking, fault(e)));
+  }
 }
 
 function byType(place, type) {
-  const labels = h('input', { autocomplete: 'off', required: true });
-  const template = h('input', { autocomplete: 'off', placeholder: type === 'pair' ? '{text_a} {text_b}' : '{text}' });
-  const labelled = type === 'classification' || type === 'pair';
+  const labels = input({ required: true }), template = input({ placeholder: type === 'pair' ? '{text_a} {text_b}' : '{text}' });
+  const asksLabels = labelled(type);
   const target = () => {
     const spec = { type };
-    if (labelled) {
-      spec.labels = labels.value.split(/[,，、]/).map((one) => one.trim()).filter((one) => one !== '');
-    }
-    if (template.value.trim() !== '' && labelled) {
-      spec.template = template.value.trim();
+    if (asksLabels) {
+      spec.labels = splitLabels(labels.value);
+      if (template.value.trim() !== '') {
+        spec.template = template.value.trim();
+      }
     }
     return spec;
   };
-  fill(place, labelled ? [field(t('labels'), labels, t('labels_hint')), field(t('template'), template, t('template_hint'))] : null,
-    askForm({ type }, [{ title: null, target }]));
+  const sample = () => {
+    labels.value = labels.value || SAMPLES[type].labels || '';
+    return SAMPLES[type];
+  };
+  fill(place, askForm({ type }, [{ title: null, target }], { sample, before: asksLabels
+    ? h('div', { class: 'fields' }, field(t('labels'), labels, t('labels_hint')), field(t('template'), template, t('template_hint'))) : null }));
 }
 
-export async function play(main) {
+export async function play(main, argument) {
   const place = h('div', {});
-  const kind = select([['task', t('own_task')], ...TYPES.map((type) => [type, t(type)])], 'classification');
-  const change = () => (kind.value === 'task' ? byName(place) : byType(place, kind.value));
+  const kind = select([['task', t('own_task')], ...TYPES.map((type) => [type, t(type)])], argument ? 'task' : 'classification');
+  const change = () => (kind.value === 'task' ? byName(place, argument) : byType(place, kind.value));
   kind.addEventListener('change', change);
-  main.append(h('h1', {}, t('play')), h('div', { class: 'card' }, field(t('what'), kind, t('what_hint')), place));
+  main.append(...heading(t('play')), h('p', { class: 'lead' }, t('play_lead')),
+    h('section', { class: 'card' }, field(t('what'), kind, t('what_hint')), place));
   change();
 }

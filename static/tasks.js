@@ -1,129 +1,162 @@
-/* tasks.js: the list of tasks, and the page of one. */
-import { call, get, post, query, taskPath } from './api.js';
-import { h, fill, field, card, table, bars, percent, time, fault, notice, save } from './dom.js';
+/* tasks.js: the list of tasks. Search, kind, order and page are settings in the hash, so that a page
+ * can be kept, sent and come back to; a page begins after a name, so a million tasks page as fast as
+ * ten. */
+import { get, post, query, taskPath } from './api.js';
+import { h, fill, field, heading, input, select, table, tags, time, button, fileButton, form, fault,
+  notice, empty, loading } from './dom.js';
 import { t } from './strings.js';
-import { tryBox } from './play.js';
 
-const PAGE = 50;
+export const TYPES = ['classification', 'pair', 'choice', 'extractive'];
+const SORTS = ['name', '-name', '-created', 'created'];
+const SIZES = ['25', '50', '100'];
 
 export const taskLink = (name) => h('a', { href: `#/task/${encodeURIComponent(name)}` }, name);
 
-function labelTags(labels) {
-  return (labels || []).slice(0, 12).map((label) => h('span', { class: 'tag' }, label));
-}
+export const labelled = (type) => type === 'classification' || type === 'pair';
 
-export async function tasks(main, argument, live) {
-  const search = h('input', { type: 'search', autocomplete: 'off' });
-  const place = h('div', {});
-  const before = []; /* where earlier pages began */
-  let after = null, asked = 0;
-  async function load() {
-    const mine = ++asked;
-    try {
-      const list = await get(`/v1/tasks${query({ limit: PAGE, q: search.value.trim(), after })}`);
-      if (mine !== asked || !live.on) {
-        return;
-      }
-      const step = (name, enabled, go) => h('button', { type: 'button', class: 'plain', disabled: !enabled, onclick: () => { go(); load(); } }, name);
-      fill(place, list.data.length ? table([t('name'), t('type'), t('labels'), t('version'), t('changed')],
-        list.data.map((one) => [taskLink(one.name), t(one.type), labelTags(one.labels), one.current === null ? '–' : String(one.current), time(one.updated_at)]), t('tasks'))
-        : h('p', {}, t('no_tasks')),
-      h('div', { class: 'row' },
-        step(t('previous'), before.length > 0, () => { after = before.pop(); }),
-        step(t('next'), list.has_more, () => { before.push(after); after = list.last_id; })));
-    } catch (e) {
-      fill(place, fault(e));
+export const splitLabels = (text) => text.split(/[,，、\n]/).map((one) => one.trim()).filter((one) => one);
+
+/* ---- making one ------------------------------------------------------------------------------- */
+
+/* A task from an exported version: its form under a new name, then the version itself. */
+async function importTask(text, name) {
+  let from;
+  try {
+    from = JSON.parse(text);
+  } catch {
+    throw new Error(t('not_an_export'));
+  }
+  if (!from || !from.type || !from.task) {
+    throw new Error(t('not_an_export'));
+  }
+  const wanted = { name: name || from.task, type: from.type };
+  for (const key of ['labels', 'template']) {
+    if (from[key]) {
+      wanted[key] = from[key];
     }
   }
-  let typing = 0;
-  search.addEventListener('input', () => {
-    clearTimeout(typing);
-    typing = setTimeout(() => { before.length = 0; after = null; load(); }, 250);
-  });
-  main.append(h('h1', {}, t('tasks')), h('div', { class: 'card' }, field(t('search'), search), place));
-  await load();
+  const made = await post('/v1/tasks', wanted);
+  await post(`${taskPath(made.name)}/versions`, { ...from, current: true });
+  return made.name;
 }
 
-const sigmoid = (r) => 1 / (1 + Math.exp(-r));
-
-/* A route as the weights w = sigmoid(r) of its modules: bars, or a heat map of layers × modules. */
-export function routeView(route, modules) {
-  if (!route || route.length === 0) {
-    return h('p', { class: 'hint' }, t('no_route'));
-  }
-  if (route.length <= modules) {
-    return bars(route.map((r, i) => ({ label: `${t('module')} ${i + 1}`, value: sigmoid(r), text: sigmoid(r).toFixed(3) })));
-  }
-  const heat = h('div', { class: 'heat', role: 'img', 'aria-label': t('heat') });
-  heat.style.gridTemplateColumns = `repeat(${modules}, 1fr)`;
-  route.forEach((r, i) => {
-    const cell = h('span', { title: `${t('layer')} ${Math.floor(i / modules) + 1}, ${t('module')} ${i % modules + 1}: ${sigmoid(r).toFixed(3)}` });
-    cell.style.opacity = 0.1 + 0.9 * sigmoid(r);
-    heat.append(cell);
-  });
-  return heat;
-}
-
-function score(metrics) {
-  const known = ['accuracy', 'macro_f1', 'exact_match', 'em', 'f1'];
-  const shown = known.filter((name) => metrics && typeof metrics[name] === 'number');
-  return shown.length ? shown.map((name) => `${t(name)} ${percent(metrics[name])}`).join(', ') : '–';
-}
-
-function versionRows(versions, path, mayAdapt, reload) {
-  const roll = async (number) => {
+function newTask() {
+  const name = input({ required: true, maxlength: 128 }), labels = input({ required: true });
+  const template = input({ placeholder: '{text}' });
+  const kind = select(TYPES.map((type) => [type, t(type)]), 'classification');
+  const labelField = field(t('labels'), labels, t('labels_hint'));
+  const templateField = field(t('template'), template, t('template_hint'));
+  const change = () => {
+    labelField.hidden = templateField.hidden = !labelled(kind.value);
+    labels.required = labelled(kind.value);
+  };
+  kind.addEventListener('change', change);
+  const wrong = h('div', {});
+  const make = async () => {
+    const body = { name: name.value.trim(), type: kind.value };
+    if (labelled(kind.value)) {
+      body.labels = splitLabels(labels.value);
+      if (template.value.trim()) {
+        body.template = template.value.trim();
+      }
+    }
+    const made = await post('/v1/tasks', body);
+    location.hash = `#/task/${encodeURIComponent(made.name)}`;
+  };
+  const take = async (text) => {
     try {
-      await post(`${path}/current`, { version: number });
-      notice(t('rolled'));
+      const made = await importTask(text, name.value.trim());
+      notice(t('imported'));
+      location.hash = `#/task/${encodeURIComponent(made)}`;
+    } catch (e) {
+      fill(wrong, fault(e));
+    }
+  };
+  return h('details', { class: 'card' }, h('summary', {}, t('new_task')), h('p', { class: 'hint' }, t('new_task_hint')),
+    form([h('div', { class: 'fields' }, field(t('name'), name), field(t('type'), kind)), labelField, templateField], t('make_task'), make,
+      { after: fileButton(t('import_task'), '.json,application/json', take) }), wrong);
+}
+
+/* ---- what can be undone ----------------------------------------------------------------------- */
+
+function deletedTasks(list, reload) {
+  const restore = async (name) => {
+    try {
+      await post(`${taskPath(name)}/restore`, {});
+      notice(t('restored'));
       reload();
     } catch (e) {
       notice(e.message);
     }
   };
-  const download = async (one) => {
-    try {
-      save(`${one.task.replace(/[^\p{L}\p{N}_-]/gu, '_')}-${one.version}.json`, JSON.stringify(await get(`${path}/versions/${one.version}`), null, 2));
-    } catch (e) {
-      notice(e.message);
-    }
-  };
-  return versions.map((one) => [`${one.version}${one.current ? ` (${t('current')})` : ''}`, one.method || '–', score(one.metrics), time(one.created_at),
-    one.job ? h('a', { href: `#/job/${encodeURIComponent(one.job)}` }, t('job')) : '–',
-    [h('button', { type: 'button', class: 'plain', 'aria-label': `${t('export')} ${one.version}`, onclick: () => download(one) }, t('export')), ' ',
-      one.current || !mayAdapt ? null : h('button', { type: 'button', class: 'plain', 'aria-label': `${t('make_current')} ${one.version}`, onclick: () => roll(one.version) }, t('make_current'))]
-      .filter((cell) => cell !== null)]);
+  return h('details', { class: 'card' }, h('summary', {}, `${t('deleted_tasks')} (${list.length})`),
+    table([t('name'), t('type'), t('changed'), ['', 'acts']], list.map((one) => [one.name, t(one.type), time(one.deleted_at || one.updated_at),
+      button(t('restore'), () => restore(one.name), { class: 'plain small', 'aria-label': `${t('restore')} ${one.name}` })]), t('deleted_tasks')));
 }
 
-export async function task(main, name, live, me) {
-  const path = taskPath(name);
-  const place = h('div', {});
+/* ---- the list --------------------------------------------------------------------------------- */
+
+function rows(list) {
+  return table([t('name'), t('type'), t('labels'), [t('version'), 'num'], t('created'), t('changed')],
+    list.data.map((one) => [h('strong', {}, taskLink(one.name)), t(one.type), tags(one.labels, 6),
+      one.current === null ? '–' : String(one.current), time(one.created_at), time(one.updated_at)]), t('tasks'));
+}
+
+export async function tasks(main, argument, live, me, settings) {
+  const state = { q: '', type: '', sort: 'name', size: '50', ...settings };
+  const earlier = []; /* where the pages before this one began */
   const mayAdapt = me.key.scopes.includes('adapt');
-  main.append(h('h1', {}, name), place);
+  const search = input({ type: 'search', value: state.q, placeholder: t('search_hint') });
+  const type = select([['', t('every_type')], ...TYPES.map((one) => [one, t(one)])], state.type);
+  const sort = select(SORTS.map((one) => [one, t(`sort_${one}`)]), state.sort);
+  const size = select(SIZES.map((one) => [one, one]), state.size, { 'aria-label': t('page_size') });
+  const place = h('div', { 'aria-live': 'polite' }), gone = h('div', {});
+  let asked = 0, page = 1;
+
   async function load() {
-    const [one, list] = await Promise.all([get(path), get(`${path}/versions?limit=100`)]);
-    if (!live.on) {
+    const mine = ++asked;
+    history.replaceState(null, '', `#/tasks${query({ q: state.q, type: state.type,
+      sort: state.sort === 'name' ? '' : state.sort, size: state.size === '50' ? '' : state.size, after: state.after })}`);
+    let list;
+    try {
+      list = await get(`/v1/tasks${query({ limit: state.size, q: state.q, type: state.type, sort: state.sort, after: state.after })}`);
+    } catch (e) {
+      fill(place, fault(e, load));
       return;
     }
-    const current = list.data.find((version) => version.current);
-    const remove = async () => {
-      if (confirm(t('sure_delete'))) {
-        try {
-          await call('DELETE', path);
-          location.hash = '#/tasks';
-        } catch (e) {
-          notice(e.message);
-        }
-      }
-    };
-    fill(place, h('div', { class: 'grid' },
-      card(t('about'), table([t('field'), t('value')], [[t('type'), t(one.type)], [t('labels'), labelTags(one.labels)],
-        [t('template'), one.template ? h('code', {}, one.template) : t('usual')], [t('description'), one.description || '–'],
-        [t('model'), current && current.model ? h('code', {}, current.model) : '–'], [t('changed'), time(one.updated_at)]], t('about')),
-      mayAdapt ? h('div', { class: 'row' }, h('button', { type: 'button', class: 'danger', onclick: remove }, t('delete'))) : null),
-      card(t('route'), h('p', { class: 'hint' }, t('route_hint')), routeView(current && current.route, 8))),
-    card(t('versions'), table([t('version'), t('method'), t('scores'), t('created'), t('job'), t('do')],
-      versionRows(list.data, path, mayAdapt, load), t('versions'))),
-    me.key.scopes.includes('predict') ? tryBox(one) : null);
+    if (mine !== asked || !live.on) {
+      return;
+    }
+    const turn = (name, can, go) => button(name, () => { go(); load(); }, { disabled: !can });
+    const searched = state.q || state.type || state.after;
+    fill(place, list.data.length ? rows(list) : searched ? empty(t('no_tasks'), t('no_tasks_hint'))
+      : empty(t('no_tasks_yet'), t('no_tasks_yet_hint'), mayAdapt ? h('a', { class: 'button', href: '#/teach' }, t('teach_one')) : null),
+    h('div', { class: 'row between' }, h('div', { class: 'row' },
+      turn(t('previous'), earlier.length > 0 || state.after, () => { state.after = earlier.pop(); page = Math.max(1, page - 1); }),
+      turn(t('next'), list.has_more, () => { earlier.push(state.after); state.after = list.last_id; page++; }),
+      h('span', { class: 'soft' }, `${t('page')} ${page}`)), h('div', { class: 'row' }, h('span', { class: 'soft' }, t('page_size')), size)));
   }
+  async function loadGone() {
+    const list = mayAdapt ? await get('/v1/tasks?deleted=true&limit=50').catch(() => null) : null;
+    const real = list ? list.data.filter((one) => one.deleted_at) : [];
+    fill(gone, real.length ? deletedTasks(real, () => { load(); loadGone(); }) : null);
+  }
+  const change = (name, control) => () => {
+    state[name] = control.value.trim();
+    state.after = undefined;
+    earlier.length = 0;
+    page = 1;
+    load();
+  };
+  let typing = 0;
+  search.addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(change('q', search), 250); });
+  type.addEventListener('change', change('type', type));
+  sort.addEventListener('change', change('sort', sort));
+  size.addEventListener('change', change('size', size));
+  fill(place, loading());
+  main.append(...heading(t('tasks'), { actions: mayAdapt ? h('a', { class: 'button', href: '#/teach' }, t('teach_one')) : null }),
+    h('section', { class: 'card' }, h('div', { class: 'toolbar' }, field(t('search'), search), field(t('type'), type), field(t('sort'), sort)), place),
+    mayAdapt ? newTask() : '', gone);
   await load();
+  await loadGone();
 }

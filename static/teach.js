@@ -1,176 +1,171 @@
-/* teach.js: from a few labelled examples to a task: check the rows, start a job, watch it, try it. */
-import { get, post, query, taskPath } from './api.js';
-import { h, fill, field, select, card, table, chart, percent, fault, notice, time } from './dom.js';
+/* teach.js: from a few labelled examples to a job: give the rows, see each one checked, see what the job
+ * would cost, start it. The job has a page of its own (job.js). */
+import { get, post, maybe } from './api.js';
+import { h, fill, field, select, card, headed, heading, fault, input, form, fileButton, button, facts, duration,
+  short, loading, details } from './dom.js';
 import { t } from './strings.js';
-import { tryBox } from './play.js';
 import { jobTable } from './overview.js';
-import { taskLink } from './tasks.js';
+import { upload, checkedView, refusedView } from './rows.js';
 
-const METHODS = ['route', 'route+prompt', 'prompt', 'blackbox-route', 'blackbox'];
-const OVER = ['succeeded', 'failed', 'cancelled'];
+const METHODS = ['route', 'route+prompt', 'blackbox-route', 'blackbox', 'prompt'];
+const SAMPLE = [['汤很鲜，分量也足', '好评'], ['等了一个小时，菜都凉了', '差评'], ['老板热情，上菜很快', '好评'],
+  ['房间有霉味，一夜没睡好', '差评'], ['干净明亮，床也舒服', '好评'], ['隔音太差，不会再来', '差评'],
+  ['送货快，包装很仔细', '好评'], ['用了两天就坏了', '差评'], ['味道正宗，还会再点', '好评'],
+  ['服务员爱理不理', '差评'], ['性价比高，值得推荐', '好评'], ['图片和实物不一样', '差评']];
 
-const looksLikeJson = (text) => /^\s*\{/.test(text);
-
-function checkedView(file) {
-  const { rows, bad_rows: bad, labels, errors, type } = file.mp2;
-  return h('div', {}, h('p', { class: 'checked' }, `${rows} ${t('rows_good')}`, bad ? h('span', { class: 'bad' }, `, ${bad} ${t('rows_bad')}`) : null, type ? ` · ${t(type)}` : null),
-    labels && labels.length ? h('p', {}, labels.slice(0, 30).map((label) => h('span', { class: 'tag' }, label))) : null,
-    errors && errors.length ? table([t('line'), t('where'), t('why')], errors.map((one) => [String(one.line), one.pointer, one.message]), t('rows_bad')) : null);
+function steps(at) {
+  return h('ol', { class: 'steps', 'aria-label': t('steps_of') }, ['step_rows', 'step_check', 'step_start'].map((name, i) =>
+    h('li', { class: i < at ? 'done' : null, 'aria-current': i === at ? 'step' : null }, t(name))));
 }
 
-function startForm(file, model) {
-  const name = h('input', { autocomplete: 'off', required: true, maxlength: '128' });
+/* ---- what the job is -------------------------------------------------------------------------- */
+
+/* Controls for a job on `file`, and body() of what they say. */
+function jobControls(file, model, taskName) {
+  const name = input({ required: true, maxlength: 128, value: taskName || '' });
   const method = select([['', t('method_auto')], ...METHODS.map((one) => [one, t(one)])], '');
-  const steps = h('input', { type: 'number', min: '1', max: '100000', placeholder: t('usual') });
-  const place = h('div', {});
-  const submit = async (event) => {
-    event.preventDefault();
-    const mp2 = { task: name.value.trim() };
+  const number = (props) => input({ type: 'number', placeholder: t('usual'), ...props });
+  const count = number({ min: 1, max: 100000 }), seconds = number({ min: 1, max: 86400 }), seed = number({ min: 0 });
+  const template = input({ placeholder: '{text}' });
+  const why = h('p', { class: 'hint' }, t('why_auto'));
+  const validation = { id: null };
+  const taken = h('span', { class: 'soft' }, t('validation_hint'));
+  const wrong = h('div', {});
+  const takeValidation = async (text, chosen) => {
+    try {
+      const sent = await upload(text, chosen);
+      validation.id = sent.id;
+      fill(taken, `${chosen}: ${t('rows_good', { n: sent.mp2.rows })}`);
+      fill(wrong);
+      name.dispatchEvent(new Event('change', { bubbles: true }));
+    } catch (e) {
+      fill(wrong, fault(e));
+    }
+  };
+  method.addEventListener('change', () => fill(why, t(method.value ? `why_${method.value}` : 'why_auto')));
+  const body = () => {
+    const mp2 = { task: name.value.trim() || t('new_task_name') };
+    const budget = {};
     if (method.value) {
       mp2.method = method.value;
     }
-    if (steps.value) {
-      mp2.budget = method.value.startsWith('blackbox') ? { evaluations: Number(steps.value) } : { steps: Number(steps.value) };
+    if (count.value) {
+      budget[method.value.startsWith('blackbox') ? 'evaluations' : 'steps'] = Number(count.value);
     }
-    try {
-      const job = await post('/v1/fine_tuning/jobs', { model, training_file: file.id, mp2 });
-      location.hash = `#/job/${encodeURIComponent(job.id)}`;
-    } catch (e) {
-      fill(place, fault(e));
+    if (seconds.value) {
+      budget.seconds = Number(seconds.value);
     }
+    if (Object.keys(budget).length) {
+      mp2.budget = budget;
+    }
+    if (template.value.trim()) {
+      mp2.template = template.value.trim();
+    }
+    return { model, training_file: file.id, mp2, ...(seed.value ? { seed: Number(seed.value) } : {}),
+      ...(validation.id ? { validation_file: validation.id } : {}) };
   };
-  return h('form', { onsubmit: submit }, field(t('task_name'), name, t('task_name_hint')), field(t('method'), method, t('method_hint')),
-    field(t('steps'), steps), place, h('div', { class: 'row' }, h('button', {}, t('start'))));
+  const parts = [field(t('task_name'), name, t('task_name_hint')), field(t('method'), method), why,
+    details(t('more_settings'), h('div', { class: 'fields' }, field(t('steps'), count), field(t('seconds_most'), seconds), field(t('seed'), seed)),
+      field(t('template'), template, t('template_hint')),
+      h('div', { class: 'row' }, fileButton(t('validation_file'), '.jsonl,.csv,.json,.txt', takeValidation), taken), wrong)];
+  return { parts, body, name };
 }
 
-export async function teach(main, argument, live) {
-  const text = h('textarea', { rows: '8', spellcheck: 'false', placeholder: '{"text": "…", "label": "…"}' });
-  const file = h('input', { type: 'file', accept: '.jsonl,.csv,.json,.txt' });
-  const checked = h('div', { 'aria-live': 'polite' });
-  const read = async (chosen) => {
-    if (chosen) {
-      text.value = await chosen.text();
+function estimateView(one) {
+  return h('div', { class: 'well' }, h('strong', {}, t('estimate', { time: duration(one.seconds) })), facts([
+    [t('method'), t(one.method)], [t('train_rows'), short(one.train_rows)], [t('validation_rows'), short(one.validation_rows)],
+    [t('steps_word'), one.steps ? short(one.steps) : null], [t('tokens'), one.tokens ? short(one.tokens) : null]]));
+}
+
+/* Asks for the estimate again when a control has changed; an older answer never replaces a newer. */
+function keepEstimating(live, body, place) {
+  let asked = 0, timer = 0;
+  const ask = async () => {
+    const mine = ++asked;
+    try {
+      const one = await maybe(post('/v1/fine_tuning/jobs/estimate', body()));
+      if (mine === asked && live.on) {
+        fill(place, one ? estimateView(one) : null);
+      }
+    } catch (e) {
+      if (mine === asked && live.on) {
+        fill(place, fault(e));
+      }
     }
   };
-  file.addEventListener('change', () => read(file.files[0]));
-  const drop = h('div', { class: 'drop' }, field(t('file'), file, t('file_hint')), field(t('rows'), text, t('rows_hint')));
+  const soon = () => { clearTimeout(timer); timer = setTimeout(ask, 300); };
+  ask();
+  return soon;
+}
+
+function startForm(file, model, taskName, live) {
+  const { parts, body, name } = jobControls(file, model, taskName);
+  const cost = h('div', { 'aria-live': 'polite' }, loading());
+  const start = async () => {
+    const job = await post('/v1/fine_tuning/jobs', body());
+    location.hash = `#/job/${encodeURIComponent(job.id)}`;
+  };
+  const made = form([parts, cost], t('start'), start);
+  const soon = keepEstimating(live, body, cost);
+  made.addEventListener('input', soon);
+  made.addEventListener('change', soon);
+  return { made, name };
+}
+
+/* ---- the page --------------------------------------------------------------------------------- */
+
+function rowsForm(submit) {
+  const text = h('textarea', { class: 'code', rows: 9, spellcheck: 'false', placeholder: '{"text": "…", "label": "…"}' });
+  let name = '';
+  const take = (given, of) => { text.value = given; name = of; };
+  const drop = h('div', { class: 'drop' }, field(t('rows'), text, t('rows_hint')), h('div', { class: 'row' },
+    fileButton(t('file'), '.jsonl,.csv,.json,.txt', take), h('span', { class: 'soft' }, t('file_hint')),
+    button(t('use_sample'), () => take(SAMPLE.map(([one, label]) => JSON.stringify({ text: one, label })).join('\n'), 'sample'), { class: 'quiet small' })));
   const over = (on) => (event) => { event.preventDefault(); drop.classList.toggle('over', on); };
   drop.addEventListener('dragover', over(true));
   drop.addEventListener('dragleave', over(false));
-  drop.addEventListener('drop', (event) => { over(false)(event); read(event.dataTransfer.files[0]); });
-  const submit = async (event) => {
-    event.preventDefault();
-    if (text.value.trim() === '') {
-      fill(checked, fault({ message: t('nothing_given') }));
+  drop.addEventListener('drop', async (event) => {
+    over(false)(event);
+    const [file] = event.dataTransfer.files;
+    if (file) {
+      take(await file.text(), file.name);
+    }
+  });
+  return form([drop], t('check'), () => submit(text.value, name));
+}
+
+export async function teach(main, argument, live) {
+  const progress = h('div', {}, steps(0)), checked = h('div', { 'aria-live': 'polite' }), start = h('div', {});
+  const models = await get('/v1/models');
+  const model = models.data.find((one) => one.mp2 && one.mp2.kind === 'backbone').id;
+  const submit = async (text, name) => {
+    fill(start);
+    fill(checked);
+    if (text.trim() === '') {
+      throw new Error(t('nothing_given'));
+    }
+    let sent = null;
+    try {
+      sent = await upload(text, name);
+    } catch (e) {
+      if (!e.problems || !e.problems.length) {
+        throw e;
+      }
+      fill(progress, steps(1));
+      fill(checked, card(t('checked'), refusedView(text, e)));
       return;
     }
-    const form = new FormData();
-    form.append('purpose', 'fine-tune');
-    form.append('file', new Blob([text.value]), looksLikeJson(text.value) ? 'examples.jsonl' : 'examples.csv');
-    try {
-      const [sent, models] = await Promise.all([post('/v1/files', form), get('/v1/models')]);
-      const model = models.data.find((one) => one.mp2 && one.mp2.kind === 'backbone').id;
-      fill(checked, card(t('checked'), checkedView(sent)), sent.mp2.rows ? card(t('start_title'), startForm(sent, model)) : null);
-    } catch (e) {
-      fill(checked, fault(e));
-    }
+    fill(progress, steps(2));
+    fill(checked, card(t('checked'), checkedView(text, sent.mp2)));
+    const { made, name: nameField } = startForm(sent, model, argument, live);
+    fill(start, card(t('start_title'), made));
+    nameField.focus();
   };
-  const jobs = h('div', {});
-  main.append(h('h1', {}, t('teach')), h('form', { class: 'card', onsubmit: submit }, h('h2', {}, t('examples')), drop,
-    h('div', { class: 'row' }, h('button', {}, t('check')))), checked, jobs);
   const list = await get('/v1/fine_tuning/jobs?limit=10');
-  if (live.on && list.data.length) {
-    fill(jobs, card(t('latest_jobs'), jobTable(list.data)));
+  main.append(...heading(argument ? t('teach_task', { name: argument }) : t('teach')), h('p', { class: 'lead' }, t('teach_lead')), progress,
+    h('section', { class: 'card' }, h('h2', {}, t('examples')), rowsForm(submit)), checked, start);
+  if (list.data.length) {
+    main.append(headed(t('latest_jobs'), null, jobTable(list.data)));
   }
 }
 
-function curves(events) {
-  const points = (name) => events.filter((one) => one.data && one.type === 'metrics' && typeof one.data[name] === 'number').map((one) => [one.data.step, one.data[name]]);
-  const train = points('train_loss'), valid = points('valid_loss'), accuracy = points('valid_accuracy');
-  return h('div', { class: 'grid' },
-    train.length + valid.length ? card(t('loss'), chart(t('loss'), [{ name: t('train_loss'), points: train }, { name: t('valid_loss'), points: valid }])) : null,
-    accuracy.length ? card(t('accuracy'), chart(t('accuracy'), [{ name: t('valid_accuracy'), points: accuracy }], 0)) : null);
-}
-
-function resultRows(result) {
-  const named = (value, name) => typeof value !== 'number' ? String(value)
-    : /accuracy|f1|exact/.test(name) ? percent(value) : String(Number(value.toPrecision(5)));
-  return Object.entries(result).filter(([, value]) => value !== null && typeof value !== 'object').map(([name, value]) => [t(name), named(value, name)]);
-}
-
-/* All events of a job, oldest first. */
-async function allEvents(path) {
-  const events = [];
-  let after = null;
-  for (let page = 0; page < 20; page++) {
-    const list = await get(`${path}/events${query({ limit: 100, after })}`);
-    events.push(...list.data);
-    if (!list.has_more) {
-      break;
-    }
-    after = list.last_id;
-  }
-  return events.reverse();
-}
-
-export async function job(main, id, live, me) {
-  const path = `/v1/fine_tuning/jobs/${encodeURIComponent(id)}`;
-  const state = h('p', { 'aria-live': 'polite' }), bar = h('progress', { max: '1', value: '0', 'aria-label': t('progress') });
-  const drawn = h('div', {}), log = h('div', {}), result = h('div', {}), tryPlace = h('div', {}), wrong = h('div', {});
-  const cancel = h('button', { type: 'button', class: 'danger', onclick: async () => {
-    try {
-      await post(`${path}/cancel`, {});
-      notice(t('cancelling'));
-    } catch (e) {
-      notice(e.message);
-    }
-  } }, t('cancel'));
-  cancel.hidden = true;
-  main.append(h('h1', {}, `${t('job')} ${id}`), h('div', { class: 'card' }, state, bar, h('div', { class: 'row' }, cancel)), wrong, result, tryPlace, drawn, log);
-  let over = false;
-  async function finish(one) {
-    if (one.error && one.error.message) {
-      fill(wrong, fault({ message: one.error.message }));
-    }
-    if (one.mp2.result) {
-      fill(result, card(t('result'), table([t('field'), t('value')], resultRows(one.mp2.result), t('result'))));
-    }
-    if (one.status === 'succeeded' && me.key.scopes.includes('predict')) {
-      fill(tryPlace, tryBox(await get(taskPath(one.mp2.task)), t('try_it')));
-    }
-  }
-  async function poll() {
-    const [one, events] = await Promise.all([get(path), allEvents(path)]);
-    if (!live.on) {
-      return;
-    }
-    const last = events.filter((event) => event.data && event.data.total_steps).pop();
-    over = OVER.includes(one.status);
-    bar.value = one.status === 'succeeded' ? 1 : last ? last.data.step / last.data.total_steps : 0;
-    bar.hidden = over;
-    cancel.hidden = over || !me.key.scopes.includes('adapt');
-    fill(state, h('strong', { class: one.status === 'succeeded' ? 'good' : one.status === 'failed' ? 'bad' : null }, t(one.status)),
-      ` · ${t('task')} `, one.status === 'succeeded' ? taskLink(one.mp2.task) : one.mp2.task || '–', ` · ${one.mp2.method || ''}`);
-    fill(drawn, curves(events));
-    fill(log, card(t('events'), table([t('when'), t('message')], events.slice(-100).reverse().map((event) => [time(event.created_at), event.message]), t('events'))));
-    if (over) {
-      await finish(one);
-    }
-  }
-  await poll();
-  if (!over) {
-    live.every(1000, async () => {
-      if (over) {
-        return;
-      }
-      try {
-        await poll();
-        fill(wrong.querySelector('.gone') ? wrong : h('div'));
-      } catch (e) {
-        if (live.on) {
-          fill(wrong, h('div', { class: 'gone' }, fault({ message: `${t('unreachable')} ${e.message}` })));
-        }
-      }
-    });
-  }
-}

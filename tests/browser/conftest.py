@@ -9,11 +9,14 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import time
 
 import pytest
 from playwright.sync_api import sync_playwright
 
 HERE = pathlib.Path(__file__).resolve()
+REVIEWS = HERE.parents[2] / "conf/examples/reviews.jsonl"
+HOSTILE = "<img src=x onerror=document.title='owned'>"
 _spec = importlib.util.spec_from_file_location("http_harness", HERE.parents[1] / "http" / "conftest.py")
 harness = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(harness)
@@ -55,7 +58,6 @@ def open_tab(browser):
         tab = context.new_page()
         tab.on("console", note)
         tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("dialog", lambda dialog: dialog.accept())
         tab.on("request", lambda request: strangers.append(request.url)
                if not request.url.startswith((server.url + "/", "blob:")) else None)
         return tab
@@ -77,3 +79,42 @@ def sign_in(tab, key):
     tab.get_by_label("Key").fill(key)
     tab.get_by_role("button", name="Sign in").click()
     tab.get_by_role("heading", level=1, name="Overview").wait_for()
+
+
+def enter(tab, key, place="overview"):
+    """Signed in without the form, on the page of `place`."""
+    tab.goto("/static/icon.svg")
+    tab.evaluate("key => sessionStorage.setItem('mp2.key', key)", key)
+    tab.goto(f"/#/{place}")
+    tab.locator("main h1").wait_for()
+
+
+def upload(server, key, rows, name="rows.jsonl"):
+    """The id of a new file of these rows (bytes)."""
+    body = (b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--x\r\n'
+            b'Content-Disposition: form-data; name="file"; filename="' + name.encode() + b'"\r\n\r\n'
+            + rows + b"\r\n--x--\r\n")
+    made = server.post("/v1/files", body, key=key,
+                       headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert made.status == 200, made
+    return made.json()["id"]
+
+
+def start_job(server, key, task, steps=20, **mp2):
+    """The id of a new job on the example's rows."""
+    file = upload(server, key, REVIEWS.read_bytes())
+    made = server.post("/v1/fine_tuning/jobs", key=key, body={
+        "model": "boot", "training_file": file, "seed": 8,
+        "mp2": {"task": task, "method": "route", "budget": {"steps": steps}, **mp2}})
+    assert made.status == 200, made
+    return made.json()["id"]
+
+
+def wait_for_job(server, key, job, *states):
+    end = time.monotonic() + harness.TEST_SECONDS / 2
+    while time.monotonic() < end:
+        state = server.get(f"/v1/fine_tuning/jobs/{job}", key=key).json()["status"]
+        if state in (states or ("succeeded", "failed", "cancelled")):
+            return state
+        time.sleep(0.1)
+    raise AssertionError(f"job {job} is still {state}")
