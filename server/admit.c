@@ -401,6 +401,7 @@ static void take_request_line(struct request *req, const char *method, const cha
     req->method = req->head ? "GET" : request_printf(req, "%s", method);
     snprintf(req->version, sizeof req->version, "%s", version);
     split_target(req);
+    req->api = api_of_path(req->path); /* also what the gate refuses has the shape of its API */
     find_client(req);
 }
 

@@ -255,7 +255,8 @@ static bool read_import(struct request *req, struct task_call *call)
         problem_add(&problems, "#", "route", "\"route\" is missing: give its %zu numbers",
                     eng_bank_get_info(bank)->route_len);
     }
-    bool average = json_is_array(given) && json_array_size(given) == 0; /* as such are exported */
+    bool average = json_is_array(given) && json_array_size(given) == 0 &&
+                   json_object_get(body, "start") == NULL; /* as such are exported */
     bool read = average || task_read_route(req, body, "#", bank, &route, &len, &problems);
     if (problems.count > 0) {
         reply_problems(req, &problems);

@@ -21,6 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What the gate lets through as one segment of a path: no control bytes, not "." or "..". */
+#define SEGMENT "^(?!\\.{1,2}$)[^\\u0000-\\u001F\\u007F]+$"
+
 static json_t *reference(const char *kind, const char *name)
 {
     char text[128];
@@ -43,9 +46,9 @@ static json_t *parameters(const struct endpoint *endpoint, const json_t *about)
     json_t *list = json_array(), *name;
     size_t i;
     for (const char *at = strchr(endpoint->pattern, '{'); at != NULL; at = strchr(at + 1, '{')) {
-        json_array_append_new(list, json_pack("{s:s#, s:s, s:b, s:{s:s}}", "name", at + 1,
+        json_array_append_new(list, json_pack("{s:s#, s:s, s:b, s:{s:s, s:s}}", "name", at + 1,
                                               (int)strcspn(at + 1, "}"), "in", "path", "required",
-                                              1, "schema", "type", "string"));
+                                              1, "schema", "type", "string", "pattern", SEGMENT));
     }
     json_array_foreach(json_object_get(about, "query"), i, name)
     {
