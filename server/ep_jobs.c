@@ -473,7 +473,7 @@ static void show_checkpoints(struct request *req, void *arg)
 void ep_job_checkpoints(struct request *req)
 {
     struct jobs_call *call = new_call(req);
-    if (call != NULL) {
+    if (call != NULL && listing_page(req, 20, MAX_LISTED, &call->page)) {
         call->id = request_param(req, "job");
         request_offload(req, read_job, show_checkpoints, call);
     }

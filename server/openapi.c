@@ -8,6 +8,7 @@
  *     summary        one line
  *     request        schema of the body, with request_media when it is not JSON
  *     response       schema of the answer, with media when it is not JSON and status when not 200
+ *     stream         true: also as server-sent events
  *     query          names of parameters in components (of the query, or headers)
  *
  * It is made by a worker for each request: some hundred microseconds, seldom asked for.
@@ -89,8 +90,11 @@ static json_t *responses(const struct endpoint *endpoint, const json_t *about)
     json_t *all = json_object();
     json_t *good = json_pack("{s:s}", "description", "What was asked for");
     if (schema != NULL || media != NULL) {
-        json_object_set_new(good, "content",
-                            content(media != NULL ? media : "application/json", schema));
+        json_t *types = content(media != NULL ? media : "application/json", schema);
+        if (json_is_true(json_object_get(about, "stream"))) {
+            json_object_set_new(types, "text/event-stream", json_object());
+        }
+        json_object_set_new(good, "content", types);
     }
     json_object_set_new(all, code, good);
     json_object_set_new(all, "default", reference("responses", errors[endpoint->api]));

@@ -3,7 +3,8 @@
 #
 #   tests/run.sh            installs what tests need, builds, runs every test and the lints
 #   tests/run.sh all        the same, then clang, sanitizer builds and short fuzzing (what CI runs)
-#   tests/run.sh STAGE...   only these: install build unit http browser crash lint clang asan tsan fuzz
+#   tests/run.sh STAGE...   only these: install build unit http browser contract crash lint clang asan
+#                           tsan fuzz
 #
 # Every stage adds to one total, printed last: "N passed, N failed, N skipped". A stage that runs
 # fewer tests than tests/counts.txt records fails: a test that vanishes is a failure.
@@ -12,7 +13,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
 . conf/packages.sh
 
-default_stages="install build unit http browser crash lint"
+default_stages="install build unit http browser contract crash lint"
 case "${1:-}" in
 "") stages=$default_stages ;;
 all) stages="$default_stages clang asan tsan fuzz" ;;
@@ -68,7 +69,27 @@ unit_tests() {
     add "$stage" "$(sum "$logs/lines" passed)" "$failed" "$(sum "$logs/lines" skipped)"
 }
 
-# python_tests STAGE FOLDER BINARY: pytest in a virtual environment of its own.
+# pytest_result STAGE RC: adds what the last line of the log counts.
+pytest_result() {
+    local failed
+    tail -n 1 "$logs/py" >"$logs/lines"
+    failed=$(($(sum "$logs/lines" failed) + $(sum "$logs/lines" error)))
+    if [ "$2" != 0 ]; then
+        tail -n 80 "$logs/py"
+        [ $failed = 0 ] && failed=1
+    fi
+    add "$1" "$(sum "$logs/lines" passed)" "$failed" "$(sum "$logs/lines" skipped)"
+}
+
+# own_packages FOLDER STAGE: a virtual environment, build/venv-STAGE, of what FOLDER pins.
+own_packages() {
+    local venv=build/venv-$2
+    cmp -s "$1/requirements.txt" "$venv/installed.txt" && return 0
+    python3 -m venv "$venv" && "$venv/bin/pip" install -q -r "$1/requirements.txt" &&
+        cp "$1/requirements.txt" "$venv/installed.txt"
+}
+
+# python_tests STAGE FOLDER BINARY: pytest in a virtual environment.
 python_tests() {
     local stage=$1 folder=$2
     export MP2_BIN=$top/$3
@@ -80,15 +101,7 @@ python_tests() {
         build/venv/bin/pip install -q -r "$folder/requirements.txt" || { add "$stage" 0 1 0; return; }
     fi
     build/venv/bin/pytest -q -p no:cacheprovider --maxfail=20 "$folder" >"$logs/py" 2>&1
-    local rc=$?
-    tail -n 1 "$logs/py" >"$logs/lines"
-    local failed
-    failed=$(($(sum "$logs/lines" failed) + $(sum "$logs/lines" error)))
-    if [ $rc != 0 ]; then
-        tail -n 80 "$logs/py"
-        [ $failed = 0 ] && failed=1
-    fi
-    add "$stage" "$(sum "$logs/lines" passed)" "$failed" "$(sum "$logs/lines" skipped)"
+    pytest_result "$stage" $?
 }
 
 stage_install() {
@@ -111,6 +124,14 @@ stage_http() {
 # The dashboard in Debian's Chromium.
 stage_browser() {
     python_tests browser tests/browser build/mp2
+}
+
+# What /openapi.json promises, by requests made from it. Its packages have pins of their own.
+stage_contract() {
+    own_packages tests/contract contract || { add contract 0 1 0; return; }
+    MP2_BIN=$top/build/mp2 build/venv-contract/bin/pytest -q -p no:cacheprovider tests/contract \
+        >"$logs/py" 2>&1
+    pytest_result contract $?
 }
 
 stage_crash() {
