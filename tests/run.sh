@@ -75,7 +75,7 @@ pytest_result() {
     tail -n 1 "$logs/py" >"$logs/lines"
     failed=$(($(sum "$logs/lines" failed) + $(sum "$logs/lines" error)))
     if [ "$2" != 0 ]; then
-        tail -n 80 "$logs/py"
+        tail -n 120 "$logs/py"
         [ $failed = 0 ] && failed=1
     fi
     add "$1" "$(sum "$logs/lines" passed)" "$failed" "$(sum "$logs/lines" skipped)"
