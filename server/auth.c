@@ -257,6 +257,14 @@ bool auth_put_key(struct auth *auth, const store_key *key)
     return true;
 }
 
+void auth_expire_key(struct auth *auth, const char *id, int64_t expires)
+{
+    struct key_entry *entry = find_id(auth, id);
+    if (entry != NULL && (entry->expires == 0 || entry->expires > expires)) {
+        entry->expires = expires;
+    }
+}
+
 void auth_drop_key(struct auth *auth, const char *id)
 {
     struct key_entry *entry = find_id(auth, id);

@@ -65,6 +65,7 @@ bool auth_put_tenant(struct auth *auth, const store_tenant *tenant);
 bool auth_put_key(struct auth *auth, const store_key *key);
 /* The limits of a key that is in force; `settings`: JSON text or NULL. */
 bool auth_set_key(struct auth *auth, const char *id, const char *settings);
+void auth_expire_key(struct auth *auth, const char *id, int64_t expires);
 void auth_drop_key(struct auth *auth, const char *id);
 struct auth_tenant *auth_tenant(struct auth *auth, int64_t id); /* NULL: none */
 

@@ -35,6 +35,9 @@
     X(text, admin_key_file, "", 0, 0,                                                              \
       "where the first admin key of an empty database is written (0600, must not exist); empty: "  \
       "it is printed")                                                                             \
+    X(text, backup_dir, "", 0, 0,                                                                  \
+      "directory for POST /v1/admin/backup; empty: no backups over HTTP")                          \
+    LIVE(time, backup_timeout, "1h", 1000, 86400000, "for a backup to be made")                    \
     X(flag, core_dumps, "no", 0, 0,                                                                \
       "whether a crash may leave a core file, which holds texts of tenants")                       \
     X(text, sync, "full", 0, 0,                                                                    \

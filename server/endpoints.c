@@ -55,6 +55,9 @@ const struct endpoint endpoints[] = {
     {"POST", "/v1/admin/tenants/{tenant}/keys", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "keys", ep_keys_create, NULL},
     {"PATCH", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "keys", ep_key_update, NULL},
     {"DELETE", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_key_revoke, NULL},
+    {"POST", "/v1/admin/tenants/{tenant}/keys/{key}/rotate", ADMIN, BODY_JSON_OPTIONAL, LIMIT_JSON, API_NATIVE, "keys", ep_key_rotate, NULL},
+    {"GET", "/v1/admin/audit", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "audit", ep_audit, NULL},
+    {"POST", "/v1/admin/backup", ADMIN, BODY_JSON_OPTIONAL, LIMIT_JSON, API_NATIVE, "backup", ep_backup, NULL},
 
     {"POST", "/v1/files", ADAPT, BODY_STREAM, LIMIT_FILE, API_OPENAI, "files", ep_files_create, &upload_sink},
     {"GET", "/v1/files", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "files", ep_files_list, NULL},

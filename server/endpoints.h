@@ -114,10 +114,15 @@ void ep_keys_list(struct request *req);
 void ep_keys_create(struct request *req);
 void ep_key_update(struct request *req);
 void ep_key_revoke(struct request *req);
+void ep_key_rotate(struct request *req);
 void ep_me(struct request *req);
 
 /* usage.c */
 void ep_usage(struct request *req);
+
+/* ep_care.c */
+void ep_backup(struct request *req);
+void ep_audit(struct request *req);
 
 /* ep_files.c */
 extern const struct body_sink upload_sink;

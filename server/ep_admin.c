@@ -4,6 +4,7 @@
  * memory is changed on the loop after the commit and before the answer, so that a key works from the
  * moment it is shown and stops from the moment its revocation is acknowledged.
  */
+#include "server/audit.h"
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/endpoints.h"
@@ -309,7 +310,7 @@ void ep_tenants_create(struct request *req)
         reply_no_memory(req);
         return;
     }
-    request_store(req, create_tenant, false, tenant_stored, call);
+    audit_store(req, create_tenant, tenant_stored, call, "tenant.create", call->tenant.name);
 }
 
 struct tenant_change {
@@ -369,7 +370,7 @@ void ep_tenant_update(struct request *req)
         return;
     }
     *change = (struct tenant_change){call, req};
-    request_store(req, change_tenant, false, tenant_changed, change);
+    audit_store(req, change_tenant, tenant_changed, change, "tenant.update", call->tenant_name);
 }
 
 /* ---- keys ------------------------------------------------------------------------------------------ */
@@ -406,6 +407,12 @@ void ep_keys_list(struct request *req)
     if (call != NULL && read_page(req, call)) {
         request_offload(req, read_keys, show_keys, call);
     }
+}
+
+/* "acme/key_…" in the audit log. NULL: out of memory. */
+static const char *key_object(struct request *req, const char *id)
+{
+    return request_printf(req, "%s/%s", request_param(req, "tenant"), id);
 }
 
 static store_status create_key(store *s, void *arg, store_error *err)
@@ -501,7 +508,7 @@ void ep_keys_create(struct request *req)
     auth_make_key(call->secret, call->key_id, call->key.hash);
     call->key.id = call->key_id;
     call->key.created = call->now;
-    request_store(req, create_key, false, key_created, call);
+    audit_store(req, create_key, key_created, call, "key.create", key_object(req, call->key_id));
 }
 
 /* Read, merge and write in one operation, as for tenants. */
@@ -559,7 +566,7 @@ void ep_key_update(struct request *req)
     }
     call->key.id = request_param(req, "key");
     *change = (struct tenant_change){call, req};
-    request_store(req, change_key, false, key_changed, change);
+    audit_store(req, change_key, key_changed, change, "key.update", key_object(req, call->key.id));
 }
 
 static store_status revoke_key(store *s, void *arg, store_error *err)
@@ -590,8 +597,84 @@ void ep_key_revoke(struct request *req)
     struct admin_call *call = new_call(req);
     if (call != NULL) {
         call->key.id = request_param(req, "key");
-        request_store(req, revoke_key, false, key_revoked, call);
+        audit_store(req, revoke_key, key_revoked, call, "key.revoke",
+                    key_object(req, call->key.id));
     }
+}
+
+struct rotation {
+    struct admin_call *call; /* of the new key */
+    const char *old_id;
+    int64_t old_expires;
+};
+
+/* The new key may do what the old one may, and lives as long as that was meant to. */
+static store_status rotate_key(store *s, void *arg, store_error *err)
+{
+    struct rotation *rotation = arg;
+    struct admin_call *call = rotation->call;
+    store_key old;
+    store_status status = store_tenant_find(s, call->tenant_name, call->mem, &call->tenant, err);
+    if (status == STORE_OK) {
+        status = store_key_get(s, call->tenant.id, rotation->old_id, call->mem, &old, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    if (old.revoked != 0 || (old.expires != 0 && old.expires <= call->now)) {
+        *err = (store_error){.status = STORE_ESTATE,
+                             .text = "this key is revoked or has expired: make a new one"};
+        return STORE_ESTATE;
+    }
+    call->key.tenant = old.tenant;
+    call->key.scopes = old.scopes;
+    call->key.label = old.label;
+    call->key.settings = old.settings;
+    call->key.created = call->now;
+    call->key.expires = old.expires != 0 ? call->now + (old.expires - old.created) : 0;
+    status = store_key_create(s, &call->key, err);
+    if (status == STORE_OK) {
+        status = store_key_expire(s, old.tenant, rotation->old_id, rotation->old_expires, err);
+    }
+    return status;
+}
+
+static void key_rotated(struct request *req, store_status status, const store_error *err, void *arg)
+{
+    const struct rotation *rotation = arg;
+    if (status == STORE_OK) {
+        auth_expire_key(request_server(req)->auth, rotation->old_id, rotation->old_expires);
+        log_change(req, "key_rotated", rotation->call->tenant.name, rotation->old_id);
+    }
+    key_created(req, status, err, rotation->call);
+}
+
+void ep_key_rotate(struct request *req)
+{
+    static const char *const known[] = {"grace_seconds", NULL};
+    struct problems problems = {0};
+    struct admin_call *call = new_call(req);
+    struct rotation *rotation = request_alloc(req, sizeof *rotation);
+    uint64_t grace = 0;
+    if (call == NULL || rotation == NULL) {
+        reply_no_memory(req);
+        return;
+    }
+    if (request_json(req) != NULL) {
+        json_only(request_json(req), "#", known, &problems);
+        json_get_u64(request_json(req), "#", "grace_seconds", JSON_OPTIONAL_FIELD, 0, 31536000,
+                     &grace, &problems);
+    }
+    if (problems.count > 0) {
+        reply_problems(req, &problems);
+        return;
+    }
+    auth_make_key(call->secret, call->key_id, call->key.hash);
+    call->key.id = call->key_id;
+    *rotation =
+        (struct rotation){call, request_param(req, "key"), call->now + (int64_t)grace * 1000};
+    audit_store(req, rotate_key, key_rotated, rotation, "key.rotate",
+                key_object(req, rotation->old_id));
 }
 
 /* ---- who am I ------------------------------------------------------------------------------------------ */

@@ -96,6 +96,11 @@ store_status db_page_number(const store_page *page, int64_t *start, store_error 
 
 /* ---- writing (store.c) ---- */
 
+store_status db_refuse_reader(store_error *err);
+/* A handle without a connection, for store_close. NULL: out of memory. */
+store *db_handle_new(const char *path, bool reader);
+/* Keeps every other mp2 process from writing the handle's file. */
+store_status db_take_lock(store *s, store_error *err);
 store_status db_write_begin(store *s, store_error *err);
 /* Keeps the work when status is STORE_OK, else undoes it; returns what the caller should. */
 store_status db_write_end(store *s, store_status status, store_error *err);

@@ -12,7 +12,7 @@
  *  - a million versions of few banks: fingerprints are kept once, in `bases`.
  *  - JSON texts are checked by db_check_json and not by CHECK (json_valid(…)): with TRUSTED_SCHEMA off,
  *    SQLite 3.40 does not let a schema call it.
- *  - task_versions and job_events refuse UPDATE: what was published or said stays.
+ *  - task_versions, job_events and audit refuse UPDATE: what was published or said stays.
  *  - jobs name files by text, without a foreign key: a finished job outlives its files.
  */
 #include "store/db.h"
@@ -198,9 +198,25 @@ static const char second_schema[] =
     "CREATE INDEX tasks_updated ON tasks (tenant, updated) WHERE deleted = 0;"
     "CREATE INDEX tasks_type ON tasks (tenant, type, name) WHERE deleted = 0;"
     "CREATE INDEX tasks_undo ON tasks (tenant, name) WHERE deleted > 0;";
+
+static const char third_schema[] =
+
+    "CREATE TABLE audit ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " created INTEGER NOT NULL,"
+    " tenant TEXT,"
+    " key TEXT,"
+    " user TEXT,"
+    " action TEXT NOT NULL,"
+    " object TEXT,"
+    " detail TEXT) STRICT;"
+    "CREATE TRIGGER audit_stays BEFORE UPDATE ON audit"
+    " BEGIN SELECT RAISE(ABORT, 'an audit row never changes'); END;"
+    "CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit"
+    " BEGIN SELECT RAISE(ABORT, 'an audit row is never removed'); END;";
 /* clang-format on */
 
-static const char *const steps[] = {first_schema, second_schema};
+static const char *const steps[] = {first_schema, second_schema, third_schema};
 
 const db_schema db_current_schema = {steps, (int)(sizeof steps / sizeof steps[0])};
 

@@ -1,4 +1,4 @@
-/* store.c: opening, groups of writes, backup and checks.
+/* store.c: opening and groups of writes.
  *
  * Why one writer. SQLite before 3.51.3 can damage a WAL when two connections write or checkpoint at
  * the same moment, so exactly one connection ever does either. A lock file (flock, so it ends with
@@ -18,7 +18,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +27,6 @@
 #define MAX_VALUE_BYTES  (512 << 20) /* of one text or blob */
 #define MAX_SQL_BYTES    (64 << 10)
 #define MAX_PARAMETERS   64
-#define BACKUP_PAGES     2000
 #define CHECKPOINT_PAGES 1000 /* of the log, before they are copied into the database */
 #define WRITER_PRAGMAS                                                                             \
     "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536;"             \
@@ -60,7 +58,7 @@ static store_status commit(store *s, store_error *err)
 
 /* ---- opening ----------------------------------------------------------------------------- */
 
-static store *handle_new(const char *path, bool reader)
+store *db_handle_new(const char *path, bool reader)
 {
     store *s = calloc(1, sizeof *s);
     if (s == NULL) {
@@ -94,7 +92,7 @@ void store_close(store *s)
 }
 
 /* The lock file stays when the process ends: removing it would let two processes hold two of them. */
-static store_status take_lock(store *s, store_error *err)
+store_status db_take_lock(store *s, store_error *err)
 {
     char *name = sqlite3_mprintf("%s-lock", s->path);
     if (name == NULL) {
@@ -245,7 +243,7 @@ static store_status prepare_transactions(store *s, store_error *err)
 static store_status open_writer(store *s, const store_options *options, store_error *err)
 {
     bool empty = false;
-    store_status status = take_lock(s, err);
+    store_status status = db_take_lock(s, err);
     if (status == STORE_OK) {
         status = connect_file(s, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err);
     }
@@ -268,7 +266,7 @@ store_status store_open(const char *path, const store_options *options, store **
                         store_error *err)
 {
     *out = NULL;
-    store *s = handle_new(path, false);
+    store *s = db_handle_new(path, false);
     if (s == NULL) {
         return db_fail_nomem(err);
     }
@@ -286,7 +284,7 @@ store_status store_open_reader(const char *path, store **out, store_error *err)
 {
     *out = NULL;
     bool empty = false;
-    store *s = handle_new(path, true);
+    store *s = db_handle_new(path, true);
     if (s == NULL) {
         return db_fail_nomem(err);
     }
@@ -317,7 +315,7 @@ const char *store_library(void)
 
 /* ---- groups of writes ---------------------------------------------------------------------- */
 
-static store_status refuse_reader(store_error *err)
+store_status db_refuse_reader(store_error *err)
 {
     return db_fail(err, STORE_EREADONLY, NULL, "this handle only reads");
 }
@@ -331,7 +329,7 @@ static store_status refuse_aborted(store_error *err)
 store_status store_begin(store *s, store_error *err)
 {
     if (s->reader) {
-        return refuse_reader(err);
+        return db_refuse_reader(err);
     }
     if (s->in_group) {
         return db_fail(err, STORE_ESTATE, NULL, "a group is open already");
@@ -372,7 +370,7 @@ store_status store_commit(store *s, store_error *err)
 store_status db_write_begin(store *s, store_error *err)
 {
     if (s->reader) {
-        return refuse_reader(err);
+        return db_refuse_reader(err);
     }
     if (s->aborted) {
         return refuse_aborted(err);
@@ -412,152 +410,15 @@ store_status db_write_end(store *s, store_status status, store_error *err)
     return status;
 }
 
-/* ---- care ---------------------------------------------------------------------------------- */
-
-static store_status sync_path(const char *path, int flags, store_error *err)
+store_status store_step_begin(store *s, store_error *err)
 {
-    int fd = open(path, flags | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        int saved = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return db_fail(err, STORE_EIO, "path", "cannot sync %s: %s", path, strerror(saved));
+    if (!s->reader && !s->in_group) {
+        return db_fail(err, STORE_ESTATE, NULL, "no group is open");
     }
-    close(fd);
-    return STORE_OK;
+    return db_write_begin(s, err);
 }
 
-static store_status copy_pages(store *s, sqlite3 *to,
-                               bool (*going)(void *arg, int64_t done, int64_t total), void *arg,
-                               store_error *err)
+store_status store_step_end(store *s, store_status status, store_error *err)
 {
-    sqlite3_backup *backup = sqlite3_backup_init(to, "main", s->db, "main");
-    if (backup == NULL) {
-        return db_fail_sqlite(NULL, sqlite3_extended_errcode(to), "cannot start a backup", err);
-    }
-    int code = SQLITE_OK;
-    bool stopped = false;
-    while (code == SQLITE_OK && !stopped) {
-        code = sqlite3_backup_step(backup, BACKUP_PAGES);
-        int64_t total = sqlite3_backup_pagecount(backup);
-        stopped = going != NULL && !going(arg, total - sqlite3_backup_remaining(backup), total);
-    }
-    sqlite3_backup_finish(backup);
-    if (code == SQLITE_DONE) {
-        return STORE_OK;
-    }
-    return stopped ? db_fail(err, STORE_ESTATE, "path", "the backup was stopped")
-                   : db_fail_sqlite(NULL, code, "the backup failed", err);
-}
-
-static store_status backup_to(store *s, const char *part,
-                              bool (*going)(void *arg, int64_t done, int64_t total), void *arg,
-                              store_error *err)
-{
-    sqlite3 *to = NULL;
-    int code = sqlite3_open_v2(
-        part, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
-    store_status status = STORE_OK;
-    if (code != SQLITE_OK) {
-        status = db_fail_sqlite(NULL, code, "cannot make the backup file", err);
-    } else {
-        status = copy_pages(s, to, going, arg, err);
-    }
-    if (sqlite3_close(to) != SQLITE_OK && status == STORE_OK) {
-        status = db_fail(err, STORE_EIO, "path", "cannot close %s", part);
-    }
-    return status == STORE_OK ? sync_path(part, O_RDONLY, err) : status;
-}
-
-/* link() and not rename(): it fails when somebody made `path` meanwhile. */
-static store_status put_in_place(const char *part, const char *path, store_error *err)
-{
-    if (link(part, path) != 0) {
-        return db_fail(err, errno == EEXIST ? STORE_EEXISTS : STORE_EIO, "path",
-                       "cannot write %s: %s", path, strerror(errno));
-    }
-    char *copy = strdup(path);
-    if (copy == NULL) {
-        return db_fail_nomem(err);
-    }
-    store_status status = sync_path(dirname(copy), O_RDONLY | O_DIRECTORY, err);
-    free(copy);
-    return status;
-}
-
-store_status store_backup(store *s, const char *path,
-                          bool (*going)(void *arg, int64_t done, int64_t total), void *arg,
-                          store_error *err)
-{
-    if (s->reader) {
-        return refuse_reader(err);
-    }
-    if (s->in_group) {
-        return db_fail(err, STORE_ESTATE, NULL, "a group is open; commit it first");
-    }
-    if (access(path, F_OK) == 0) {
-        return db_fail(err, STORE_EEXISTS, "path", "%s exists already; name another file", path);
-    }
-    char *part = sqlite3_mprintf("%s.part", path);
-    if (part == NULL) {
-        return db_fail_nomem(err);
-    }
-    unlink(part); /* left by a crash */
-    store_status status = backup_to(s, part, going, arg, err);
-    if (status == STORE_OK) {
-        status = put_in_place(part, path, err);
-    }
-    unlink(part);
-    sqlite3_free(part);
-    return status;
-}
-
-static store_status run_check(store *s, const char *sql, store_error *err)
-{
-    sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
-    if (code == SQLITE_OK) {
-        code = sqlite3_step(stmt);
-    }
-    store_status status = STORE_OK;
-    if (code == SQLITE_ROW) {
-        const char *said = (const char *)sqlite3_column_text(stmt, 0);
-        if (said == NULL || strcmp(said, "ok") != 0) {
-            status = db_fail(err, STORE_ECORRUPT, "db", "%s: %s; restore a backup", s->path,
-                             said != NULL ? said : "no answer");
-        }
-    } else if (code != SQLITE_DONE) {
-        status = db_fail_sqlite(s, code, "cannot check the database", err);
-    }
-    sqlite3_finalize(stmt);
-    return status;
-}
-
-store_status store_check(store *s, bool full, store_error *err)
-{
-    store_status status =
-        run_check(s, full ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", err);
-    if (status == STORE_OK && full) {
-        /* A row is a broken reference; the first column names its table. */
-        status = run_check(s, "PRAGMA foreign_key_check", err);
-    }
-    return status;
-}
-
-store_status store_maintain(store *s, store_error *err)
-{
-    if (s->reader) {
-        return refuse_reader(err);
-    }
-    if (s->in_group) {
-        return db_fail(err, STORE_ESTATE, NULL, "a group is open; commit it first");
-    }
-    store_status status = db_exec(s, "PRAGMA optimize", err);
-    /* A reader in the middle of a transaction makes this partial, which is fine. */
-    int code = sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    if (status == STORE_OK && code != SQLITE_OK && code != SQLITE_BUSY) {
-        status = db_fail_sqlite(s, code, "cannot shorten the log", err);
-    }
-    return status;
+    return db_write_end(s, status, err);
 }

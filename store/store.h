@@ -114,15 +114,34 @@ STORE_MUST_CHECK store_status store_begin(store *s, store_error *err);
 STORE_MUST_CHECK store_status store_commit(store *s, store_error *err);
 void store_rollback(store *s);
 
+/* Several calls of a group as one: between step_begin and step_end they are kept together (status
+ * STORE_OK) or undone together. step_end returns what the caller should. */
+STORE_MUST_CHECK store_status store_step_begin(store *s, store_error *err);
+STORE_MUST_CHECK store_status store_step_end(store *s, store_status status, store_error *err);
+
 /* ---- care ---------------------------------------------------------------------------------- */
 
-/* A consistent copy at `path` (must not exist), taken while running: written beside it, synced,
- * renamed. `going` (may be NULL) is called between pieces; false ends with STORE_ESTATE. */
+/* A consistent copy at `path` (must not exist, 0600), taken while running: written beside it, synced,
+ * renamed. A reader's copy is of the moment the call began, whatever is written meanwhile, and holds
+ * up no writer. `going` (may be NULL) is called between pieces; false ends with STORE_ESTATE. */
 STORE_MUST_CHECK store_status store_backup(store *s, const char *path,
                                            bool (*going)(void *arg, int64_t done, int64_t total),
                                            void *arg, store_error *err);
 /* STORE_ECORRUPT with the first finding. Quick: structure only; full: indexes and foreign keys too. */
 STORE_MUST_CHECK store_status store_check(store *s, bool full, store_error *err);
+/* Puts a backup in the place of a database that no process uses (STORE_EBUSY). The backup is checked
+ * first (identity, version, integrity, references). A database at `path` is STORE_EEXISTS unless
+ * `replace`; then it is kept under the name that *kept receives (store_mem), NULL when there was none. */
+STORE_MUST_CHECK store_status store_restore(const char *backup, const char *path, bool replace,
+                                            store_mem *mem, const char **kept, store_error *err);
+typedef struct store_report {
+    int64_t application, version; /* PRAGMA application_id, user_version */
+    int64_t page_size, pages;
+    const char *journal; /* "wal" */
+    int64_t tenants, keys, tasks, versions, files, jobs, events, audit;
+} store_report;
+STORE_MUST_CHECK store_status store_describe(store *s, store_mem *mem, store_report *out,
+                                             store_error *err);
 /* Query statistics and WAL truncation; call every few hours and when idle. */
 STORE_MUST_CHECK store_status store_maintain(store *s, store_error *err);
 
@@ -190,6 +209,9 @@ STORE_MUST_CHECK store_status store_key_get(store *s, int64_t tenant, const char
 STORE_MUST_CHECK store_status store_key_update(store *s, int64_t tenant, const char *id,
                                                const char *label, const char *settings,
                                                store_error *err);
+/* The key ends at `expires`, or when it would have anyway if that is earlier. */
+STORE_MUST_CHECK store_status store_key_expire(store *s, int64_t tenant, const char *id,
+                                               int64_t expires, store_error *err);
 /* Revoking twice keeps the first time. */
 STORE_MUST_CHECK store_status store_key_revoke(store *s, int64_t tenant, const char *id,
                                                int64_t now, store_error *err);
@@ -199,6 +221,24 @@ STORE_MUST_CHECK store_status store_key_touch(store *s, int64_t tenant, const ch
 typedef bool (*store_each_key)(void *arg, const store_key *key, const store_tenant *tenant);
 STORE_MUST_CHECK store_status store_keys_load(store *s, store_each_key each, void *arg,
                                               store_error *err);
+
+/* ---- audit log ----------------------------------------------------------------------------- */
+
+/* An administrative act. Rows are never changed or removed. */
+typedef struct store_audit {
+    int64_t id; /* rises; set by the store */
+    int64_t created;
+    const char *tenant, *key; /* who: a tenant's name and a key's id; NULL: not over HTTP */
+    const char *user;         /* who used the command line; NULL: over HTTP */
+    const char *action;       /* "key.revoke" */
+    const char *object;       /* what it was done to, or NULL */
+    const char *detail;       /* JSON text or NULL */
+} store_audit;
+STORE_MUST_CHECK store_status store_audit_add(store *s, const store_audit *act, store_error *err);
+/* after: an id in decimal. */
+STORE_MUST_CHECK store_status store_audit_list(store *s, const store_page *page, store_mem *mem,
+                                               store_audit **items, size_t *n, bool *has_more,
+                                               store_error *err);
 
 /* ---- tasks and versions -------------------------------------------------------------------- */
 

@@ -378,6 +378,20 @@ store_status store_key_revoke(store *s, int64_t tenant, const char *id, int64_t 
     return db_write_end(s, status, err);
 }
 
+store_status store_key_expire(store *s, int64_t tenant, const char *id, int64_t expires,
+                              store_error *err)
+{
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = key_stamp(s,
+                       "UPDATE api_keys SET expires = iif(expires = 0, ?1, min(expires, ?1))"
+                       " WHERE tenant = ?2 AND id = ?3",
+                       tenant, id, expires, err);
+    return db_write_end(s, status, err);
+}
+
 store_status store_key_touch(store *s, int64_t tenant, const char *id, int64_t now,
                              store_error *err)
 {

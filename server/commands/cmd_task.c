@@ -106,7 +106,7 @@ int cmd_task(int argc, char **argv)
 {
     struct admin_args args;
     int code = EXIT_DONE;
-    if (!admin_parse(argc, argv, help, &args, &code)) {
+    if (!admin_parse(argc, argv, help, ADMIN_TENANT, true, &args, &code)) {
         return code;
     }
     bool list = strcmp(args.action, "list") == 0;

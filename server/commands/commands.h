@@ -37,6 +37,11 @@ int cmd_serve(int argc, char **argv);
 int cmd_tenant(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 int cmd_task(int argc, char **argv);
+int cmd_job(int argc, char **argv);
+int cmd_audit(int argc, char **argv);
+int cmd_backup(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
+int cmd_check(int argc, char **argv);
 
 /* ---- argument helpers (args.c): each prints "mp2 NAME: …" and returns false when the text is wrong */
 bool arg_size(const char *option, const char *text, size_t min, size_t max, size_t *out);
