@@ -19,7 +19,7 @@ _Static_assert(ATTENTION_MAX_LEN + 32 <= SCORES, "one row of scores fits");
 
 /* One head of one sequence: pointers at its first row and column. */
 struct head {
-    size_t len, width, stride, out_stride;
+    size_t len, queries, width, stride, out_stride;
     const float *q, *k, *v, *dout;
     float *out, *dq, *dk, *dv;
     float scale;
@@ -38,12 +38,14 @@ static struct head head_at(const struct job *job, size_t index, void *scratch)
 {
     const struct attention *a = job->attention;
     size_t s = index / a->heads, column = index % a->heads * a->width;
-    size_t at = a->offsets[s] * a->stride + column, out_at = a->offsets[s] * a->out_stride + column;
+    const size_t *queries = a->q_offsets != NULL ? a->q_offsets : a->offsets;
+    size_t at = a->offsets[s] * a->stride + column, out_at = queries[s] * a->out_stride + column;
     struct head head = {.len = a->offsets[s + 1] - a->offsets[s],
+                        .queries = queries[s + 1] - queries[s],
                         .width = a->width,
                         .stride = a->stride,
                         .out_stride = a->out_stride,
-                        .q = a->q + at,
+                        .q = a->q + queries[s] * a->stride + column,
                         .k = a->k + at,
                         .v = a->v + at,
                         .scale = 1 / sqrtf((float)a->width),
@@ -61,7 +63,7 @@ static struct head head_at(const struct job *job, size_t index, void *scratch)
     head.dscores = head.scores + SCORES;
     head.scores_stride = gemm_stride(head.len);
     head.block = SCORES / head.scores_stride;
-    head.block = head.block < head.len ? head.block : head.len;
+    head.block = head.block < head.queries ? head.block : head.queries;
     return head;
 }
 
@@ -88,8 +90,8 @@ static void forward_task(void *arg, size_t index, size_t thread, void *scratch)
 {
     (void)thread;
     struct head head = head_at(arg, index, scratch);
-    for (size_t from = 0; from < head.len; from += head.block) {
-        size_t rows = head.block < head.len - from ? head.block : head.len - from;
+    for (size_t from = 0; from < head.queries; from += head.block) {
+        size_t rows = head.block < head.queries - from ? head.block : head.queries - from;
         probabilities(&head, from, rows);
         struct gemm_product product = {.m = rows,
                                        .n = head.width,

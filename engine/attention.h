@@ -24,6 +24,9 @@ struct attention {
     size_t out_stride;
     const float *dout;
     float *dq, *dk, *dv;
+    /* Forward: (n+1) first row of each sequence in q and out, when only some queries are asked; NULL:
+     * offsets. */
+    const size_t *q_offsets;
 };
 
 /* out = softmax(q·kᵀ / √width) · v        The caller holds the turn. */

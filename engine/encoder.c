@@ -20,6 +20,7 @@
 #include "engine/pool.h"
 #include "engine/status.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,6 +127,8 @@ void batch_carve(struct batch *batch, struct arena *arena, size_t max_tokens, si
     batch->ids = arena_take(arena, max_tokens, sizeof *batch->ids);
     batch->positions = arena_take(arena, max_tokens, sizeof *batch->positions);
     batch->types = arena_take(arena, max_tokens, sizeof *batch->types);
+    batch->read_offsets = arena_take(arena, ends, sizeof *batch->read_offsets);
+    batch->read = arena_take(arena, max_tokens, sizeof *batch->read);
 }
 
 static eng_status check_bank(const eng_model *model, const eng_sequence *s, size_t index,
@@ -147,6 +150,20 @@ static eng_status check_bank(const eng_model *model, const eng_sequence *s, size
     return ENG_OK;
 }
 
+static eng_status check_read(const eng_sequence *s, size_t index, eng_error *err)
+{
+    for (size_t i = 0; i < s->n_read; i++) {
+        if (s->read[i] >= s->len || (i > 0 && s->read[i] <= s->read[i - 1])) {
+            return fail(err, ENG_EINVAL, "read",
+                        "sequence %zu reads position %u: not below its length %zu, or not above "
+                        "the position before",
+                        index, (unsigned)s->read[i], s->len);
+        }
+    }
+    return s->n_read > 0 ? ENG_OK
+                         : fail(err, ENG_EINVAL, "read", "sequence %zu reads nothing", index);
+}
+
 static eng_status check_sequence(const eng_model *model, const eng_sequence *s, size_t index,
                                  bool bare, eng_error *err)
 {
@@ -160,6 +177,9 @@ static eng_status check_sequence(const eng_model *model, const eng_sequence *s, 
                     index, s->len, params->positions);
     }
     eng_status status = bare ? ENG_OK : check_bank(model, s, index, err);
+    if (status == ENG_OK && s->read != NULL) {
+        status = check_read(s, index, err);
+    }
     if (status != ENG_OK) {
         return status;
     }
@@ -171,6 +191,22 @@ static eng_status check_sequence(const eng_model *model, const eng_sequence *s, 
         }
     }
     return ENG_OK;
+}
+
+static void list_read(struct batch *batch)
+{
+    size_t rows = 0;
+    for (size_t s = 0; s < batch->n; s++) {
+        const eng_sequence *sequence = &batch->sequences[s];
+        size_t n = sequence->read != NULL ? sequence->n_read : sequence->len;
+        batch->read_offsets[s] = rows;
+        for (size_t i = 0; i < n; i++) {
+            size_t position = sequence->read != NULL ? sequence->read[i] : i;
+            batch->read[rows++] = batch->offsets[s] + position;
+        }
+    }
+    batch->read_offsets[batch->n] = rows;
+    batch->some = rows < batch->tokens;
 }
 
 eng_status batch_set(struct batch *batch, const eng_model *model, const eng_sequence *sequences,
@@ -201,6 +237,7 @@ eng_status batch_set(struct batch *batch, const eng_model *model, const eng_sequ
         batch->sequences[s] = sequences[s];
         if (bare) {
             batch->sequences[s].bank = NULL;
+            batch->sequences[s].read = NULL;
         }
         for (size_t t = 0; t < sequences[s].len; t++, row++) {
             batch->ids[row] = sequences[s].ids[t];
@@ -211,6 +248,7 @@ eng_status batch_set(struct batch *batch, const eng_model *model, const eng_sequ
     batch->offsets[n] = row;
     batch->n = n;
     batch->tokens = row;
+    list_read(batch);
     return ENG_OK;
 }
 
@@ -366,18 +404,34 @@ static struct gemm_product linear_product(const struct linear *linear, size_t ro
                                  .ldc = ldy};
 }
 
+/* The rows of batch->read to the front of x, which keeps no others. */
+static void keep_read(const struct batch *batch, float *x, size_t H, size_t stride)
+{
+    for (size_t i = 0; i < batch->read_offsets[batch->n]; i++) {
+        if (batch->read[i] != i) {
+            memcpy(x + i * stride, x + batch->read[i] * stride, H * sizeof *x);
+        }
+    }
+}
+
 static void self_attention(eng_compute *compute, const struct encoder_params *params,
                            const struct layer_params *layer, const struct batch *batch,
-                           const struct layer_values *v, const struct strides *ld)
+                           const struct layer_values *v, const struct strides *ld, bool some)
 {
-    size_t H = params->hidden, T = batch->tokens;
+    size_t H = params->hidden, T = batch->tokens,
+           queries = some ? batch->read_offsets[batch->n] : T;
     struct gemm_product qkv[3] = {
-        linear_product(&layer->q, T, v->x, ld->hidden, v->qkv, ld->qkv),
         linear_product(&layer->k, T, v->x, ld->hidden, v->qkv + H, ld->qkv),
-        linear_product(&layer->v, T, v->x, ld->hidden, v->qkv + 2 * H, ld->qkv)};
-    gemm_run(compute, qkv, 3);
+        linear_product(&layer->v, T, v->x, ld->hidden, v->qkv + 2 * H, ld->qkv),
+        linear_product(&layer->q, queries, v->x, ld->hidden, v->qkv, ld->qkv)};
+    gemm_run(compute, qkv, some ? 2 : 3);
+    if (some) {
+        keep_read(batch, v->x, H, ld->hidden);
+        gemm_run(compute, qkv + 2, 1);
+    }
     struct attention attention = {.n = batch->n,
                                   .offsets = batch->offsets,
+                                  .q_offsets = some ? batch->read_offsets : NULL,
                                   .heads = params->heads,
                                   .width = H / params->heads,
                                   .q = v->qkv,
@@ -391,10 +445,10 @@ static void self_attention(eng_compute *compute, const struct encoder_params *pa
 
 void pass_layer(eng_compute *compute, const struct encoder_params *params,
                 const struct layer_params *layer, const struct batch *batch,
-                const struct layer_values *v)
+                const struct layer_values *v, bool some)
 {
     struct strides ld = strides_of(params);
-    size_t T = batch->tokens;
+    size_t T = some ? batch->read_offsets[batch->n] : batch->tokens;
     size_t l = (size_t)(layer - params->layer);
     struct norm_job norm = {.rows = T,
                             .H = params->hidden,
@@ -402,7 +456,7 @@ void pass_layer(eng_compute *compute, const struct encoder_params *params,
                             .epsilon = params->epsilon,
                             .dropout = &batch->dropout,
                             .place = DROPOUT_ATTENTION(l)};
-    self_attention(compute, params, layer, batch, v, &ld);
+    self_attention(compute, params, layer, batch, v, &ld, some);
     struct gemm_product o = linear_product(&layer->o, T, v->context, ld.hidden, v->sum, ld.hidden);
     gemm_run(compute, &o, 1);
     norm.x = v->x;
@@ -435,6 +489,7 @@ struct head_job {
     size_t H, stride;
     float *start, *end;
     enum simd simd;
+    bool some;
 };
 
 static void head_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -442,21 +497,33 @@ static void head_task(void *arg, size_t index, size_t thread, void *scratch)
     (void)thread;
     (void)scratch;
     const struct head_job *job = arg;
-    struct head head = head_of(&job->batch->sequences[index], job->H);
-    for (size_t t = job->batch->offsets[index]; t < job->batch->offsets[index + 1]; t++) {
-        const float *h = job->h + t * job->stride;
+    const struct batch *batch = job->batch;
+    struct head head = head_of(&batch->sequences[index], job->H);
+    for (size_t t = batch->offsets[index]; job->some && t < batch->offsets[index + 1]; t++) {
+        job->start[t] = job->end[t] = NAN;
+    }
+    const size_t *rows = job->some ? batch->read_offsets : batch->offsets;
+    for (size_t i = rows[index]; i < rows[index + 1]; i++) {
+        const float *h = job->h + i * job->stride;
+        size_t t = job->some ? batch->read[i] : i;
         job->start[t] = ops_dot(job->simd, h, head.w, job->H) + head.b[0];
         job->end[t] = ops_dot(job->simd, h, head.w + job->H, job->H) + head.b[1];
     }
 }
 
 void pass_head(eng_compute *compute, const struct encoder_params *params, const struct batch *batch,
-               const float *h, float *start, float *end)
+               const float *h, bool some, float *start, float *end)
 {
-    struct head_job job = {batch, h,   params->hidden,       gemm_stride(params->hidden),
-                           start, end, compute_simd(compute)};
-    pool_run(compute, batch->n, 4.0 * (double)batch->tokens * (double)params->hidden, head_task,
-             &job);
+    struct head_job job = {.batch = batch,
+                           .h = h,
+                           .H = params->hidden,
+                           .stride = gemm_stride(params->hidden),
+                           .start = start,
+                           .end = end,
+                           .simd = compute_simd(compute),
+                           .some = some};
+    size_t rows = some ? batch->read_offsets[batch->n] : batch->tokens;
+    pool_run(compute, batch->n, 4.0 * (double)rows * (double)params->hidden, head_task, &job);
 }
 
 /* ---- inference ---- */
@@ -527,6 +594,7 @@ eng_status eng_forward(eng_compute *compute, eng_workspace *workspace, eng_class
     }
     const struct encoder_params *params = &model->params;
     float *h = workspace->values.x;
+    bool some = batch->some && params->layers > 0;
     compute_turn_take(compute, who);
     pass_embed(compute, params, batch, h, NULL, NULL);
     for (size_t l = 0; l < params->layers; l++) {
@@ -535,9 +603,10 @@ eng_status eng_forward(eng_compute *compute, eng_workspace *workspace, eng_class
             compute_turn_take(compute, who);
         }
         pass_inject(compute, params, batch, l, h);
-        pass_layer(compute, params, &params->layer[l], batch, &workspace->values);
+        pass_layer(compute, params, &params->layer[l], batch, &workspace->values,
+                   some && l + 1 == params->layers);
     }
-    pass_head(compute, params, batch, h, start, end);
+    pass_head(compute, params, batch, h, some, start, end);
     compute_turn_give(compute);
     return ENG_OK;
 }

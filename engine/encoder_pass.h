@@ -33,6 +33,10 @@ struct batch {
     size_t *offsets; /* (n+1) first row of each sequence */
     eng_sequence *sequences;
     int32_t *ids, *positions, *types; /* (T) */
+    /* What the head reads. */
+    bool some;            /* not every row */
+    size_t *read_offsets; /* (n+1) first row of each sequence among those read */
+    size_t *read;         /* (read_offsets[n]) rows */
 };
 
 /* Row strides in floats. */
@@ -71,9 +75,11 @@ void pass_embed(eng_compute *compute, const struct encoder_params *params,
 /* Before layer l < Lp of each sequence's bank:  h[1..P] += p[l] */
 void pass_inject(eng_compute *compute, const struct encoder_params *params,
                  const struct batch *batch, size_t l, float *h);
+/* `some`: the rows of batch->read alone, which are then the first rows of y (and of x, which must be
+ * ours to change). */
 void pass_layer(eng_compute *compute, const struct encoder_params *params,
                 const struct layer_params *layer, const struct batch *batch,
-                const struct layer_values *v);
+                const struct layer_values *v, bool some);
 /* The head of a sequence: weights (2,H), biases (2). */
 struct head {
     const float *w, *b;
@@ -85,9 +91,10 @@ static inline struct head head_of(const eng_sequence *sequence, size_t hidden)
     }
     return (struct head){sequence->bank->head_w, sequence->bank->head_b};
 }
-/* start[t] = h[t]·head[0] + b[0], end likewise, with each sequence's own head. */
+/* start[t] = h[t]·head[0] + b[0], end likewise, with each sequence's own head. `some`: h is as
+ * pass_layer leaves it; other logits are NaN. */
 void pass_head(eng_compute *compute, const struct encoder_params *params, const struct batch *batch,
-               const float *h, float *start, float *end);
+               const float *h, bool some, float *start, float *end);
 
 /* Row loops: tasks of ROWS_PER_TASK rows. */
 #define ROWS_PER_TASK ((size_t)16)

@@ -132,7 +132,7 @@ static void forward_layers(eng_compute *compute, struct encoder_tape *tape, eng_
             compute_turn_take(compute, who);
         }
         pass_inject(compute, params, &tape->batch, l, tape->values[l].x);
-        pass_layer(compute, params, &params->layer[l], &tape->batch, &tape->values[l]);
+        pass_layer(compute, params, &params->layer[l], &tape->batch, &tape->values[l], false);
     }
 }
 
@@ -147,7 +147,7 @@ eng_status encoder_forward_keep(eng_compute *compute, struct encoder_tape *tape,
     }
     compute_turn_take(compute, who);
     forward_layers(compute, tape, who);
-    pass_head(compute, &tape->model->params, &tape->batch, tape->h, start, end);
+    pass_head(compute, &tape->model->params, &tape->batch, tape->h, false, start, end);
     compute_turn_give(compute);
     tape->kept = true;
     return ENG_OK;

@@ -172,11 +172,14 @@ typedef struct eng_sequence {
     const float *mix;     /* (Lp, K) from eng_route_mix; NULL adds no prompt */
     const float *prompt;  /* (Lp, P, H) a tuned prompt in place of the mix, or NULL */
     const float *head;    /* a tuned head: (2, H) weights, then 2 biases; NULL: the bank's */
+    const uint32_t *read; /* (n_read) positions whose logits are wanted, ascending; NULL: all */
+    size_t n_read;
 } eng_sequence;
 
 /* Start and end logits of every token of n sequences, packed without padding.
  *   start, end (Σ len) overwritten, in the order of the sequences.
- * A sequence's logits do not depend on its neighbours. Rejects ids outside the vocabulary
+ * Where a sequence says what it will read, the last layer is computed only there: the same bits at
+ * those positions, NaN at the others. A sequence's logits do not depend on its neighbours. Rejects ids outside the vocabulary
  * (ENG_EINVAL) and batches beyond the workspace (ENG_ELIMIT). */
 ENG_MUST_CHECK eng_status eng_forward(eng_compute *compute, eng_workspace *workspace, eng_class who,
                                       const eng_model *model, const eng_sequence *sequences,
@@ -260,6 +263,9 @@ ENG_MUST_CHECK eng_status eng_encode(const eng_task *task, const eng_input *inpu
                                      size_t text_limit, eng_encoded **out, eng_error *err);
 void eng_encoded_free(eng_encoded *encoded);
 const int32_t *eng_encoded_ids(const eng_encoded *encoded, size_t *len);
+/* The positions that decoding reads, for eng_sequence.read: first and last tokens of the options, the
+ * context, "no answer". NULL when there is nothing to read. Borrowed. */
+const uint32_t *eng_encoded_read(const eng_encoded *encoded, size_t *n);
 size_t eng_encoded_options(const eng_encoded *encoded);   /* 0 for extractive */
 size_t eng_encoded_truncated(const eng_encoded *encoded); /* code points of text left out */
 

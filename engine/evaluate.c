@@ -110,7 +110,11 @@ eng_status tally_rows(struct tally *tally, struct batch_runner *runner, const en
         const struct batch_item *item = &rows->items[i];
         if (item->encoded != NULL) {
             items[n] = i;
-            sequences[n++] = batch_sequence(item, bank, carried);
+            sequences[n] = batch_sequence(item, bank, carried);
+            if (!item->has_target) { /* a loss reads every position */
+                sequences[n].read = eng_encoded_read(item->encoded, &sequences[n].n_read);
+            }
+            n++;
         } else if (tally->predicted != NULL) {
             tally->predicted[i] = SIZE_MAX;
         }

@@ -328,6 +328,32 @@ static void put_sequence(const struct encoding *encoding, const struct option_li
     }
 }
 
+static void mark(eng_encoded *encoded, size_t first, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        encoded->read[first + i] = 1;
+    }
+}
+
+/* What mrc_decode.c looks at: marked in a cleared `read` (len), then gathered at its front. */
+static void list_read(eng_encoded *encoded)
+{
+    for (size_t i = 0; i < encoded->n_options; i++) {
+        mark(encoded, encoded->options[i].first, 1);
+        mark(encoded, encoded->options[i].first + encoded->options[i].n - 1, 1);
+    }
+    mark(encoded, encoded->context.first, encoded->context.n);
+    if (encoded->no_answer.n > 0) {
+        mark(encoded, encoded->no_answer.first, 1);
+        mark(encoded, encoded->no_answer.first + encoded->no_answer.n - 1, 1);
+    }
+    for (size_t t = 0; t < encoded->len; t++) {
+        if (encoded->read[t] != 0) {
+            encoded->read[encoded->n_read++] = (uint32_t)t;
+        }
+    }
+}
+
 static eng_status write_sequence(const struct encoding *encoding, const struct option_list *options,
                                  size_t len, eng_encoded **out, eng_error *err)
 {
@@ -342,11 +368,14 @@ static eng_status write_sequence(const struct encoding *encoding, const struct o
     encoded->ids = malloc(len * sizeof *encoded->ids);
     encoded->options = malloc((options->n + 1) * sizeof *encoded->options);
     encoded->context_tokens = malloc((context + 1) * sizeof *encoded->context_tokens);
-    if (encoded->ids == NULL || encoded->options == NULL || encoded->context_tokens == NULL) {
+    encoded->read = calloc(len, sizeof *encoded->read);
+    if (encoded->ids == NULL || encoded->options == NULL || encoded->context_tokens == NULL ||
+        encoded->read == NULL) {
         eng_encoded_free(encoded);
         return fail_nomem(err, "input");
     }
     put_sequence(encoding, options, encoded);
+    list_read(encoded);
     for (size_t i = 0; i < encoding->task->template.n_fields; i++) {
         encoded->truncated += left_out(encoding, &encoding->passages[i]);
     }
@@ -427,6 +456,7 @@ void eng_encoded_free(eng_encoded *encoded)
         free(encoded->ids);
         free(encoded->options);
         free(encoded->context_tokens);
+        free(encoded->read);
         free(encoded);
     }
 }
@@ -435,6 +465,12 @@ const int32_t *eng_encoded_ids(const eng_encoded *encoded, size_t *len)
 {
     *len = encoded->len;
     return encoded->ids;
+}
+
+const uint32_t *eng_encoded_read(const eng_encoded *encoded, size_t *n)
+{
+    *n = encoded->n_read;
+    return encoded->n_read > 0 ? encoded->read : NULL;
 }
 
 size_t eng_encoded_options(const eng_encoded *encoded)

@@ -57,6 +57,8 @@ struct eng_encoded {
     bool front_cut, back_cut;     /* of the context */
     struct token_range no_answer; /* positions; n = 0 when there must be an answer */
     size_t truncated;
+    uint32_t *read; /* (n_read) positions that decoding reads, ascending */
+    size_t n_read;
 };
 
 #endif

@@ -97,14 +97,17 @@ eng_status prediction_encode(struct prediction *prediction, size_t i, size_t max
 
 void prediction_sequence(const struct prediction *prediction, size_t i, eng_sequence *sequence)
 {
-    size_t len = 0;
+    size_t len = 0, n_read = 0;
     const int32_t *ids = eng_encoded_ids(prediction->pieces[i].encoded, &len);
+    const uint32_t *read = eng_encoded_read(prediction->pieces[i].encoded, &n_read);
     *sequence = (eng_sequence){.ids = ids,
                                .len = len,
                                .bank = prediction->version->base->bank,
                                .mix = prediction->mix,
                                .prompt = version_prompt(prediction->version),
-                               .head = version_head(prediction->version)};
+                               .head = version_head(prediction->version),
+                               .read = read,
+                               .n_read = n_read};
 }
 
 static bool decode_spans(struct prediction *prediction, const eng_encoded *encoded,

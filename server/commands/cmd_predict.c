@@ -331,8 +331,16 @@ static int answer(struct ready *ready, const struct settings *settings, const en
     eng_status status = eng_encode(ready->task, input, settings->text_limit, &encoded, &err);
     if (status == ENG_OK) {
         const int32_t *ids = eng_encoded_ids(encoded, &len);
-        eng_sequence sequence = {
-            ids, len, ready->opened.bank, ready->mix, ready->file.prompt, ready->file.head};
+        size_t n_read = 0;
+        const uint32_t *read = eng_encoded_read(encoded, &n_read);
+        eng_sequence sequence = {.ids = ids,
+                                 .len = len,
+                                 .bank = ready->opened.bank,
+                                 .mix = ready->mix,
+                                 .prompt = ready->file.prompt,
+                                 .head = ready->file.head,
+                                 .read = read,
+                                 .n_read = n_read};
         status = eng_forward(ready->opened.compute, ready->workspace, ENG_SERVING,
                              ready->opened.model, &sequence, 1, ready->start, ready->end, &err);
     }

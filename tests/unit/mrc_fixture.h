@@ -91,6 +91,21 @@ __attribute__((unused)) static eng_task *new_task(eng_task_type type, const char
     return eng_task_new(&model, &bank, &spec, &task, &err) == ENG_OK ? task : NULL;
 }
 
+/* logits (len) with NaN wherever decoding says it does not read. */
+__attribute__((unused)) static void blank_unread(const eng_encoded *encoded, const float *logits,
+                                                 float *out)
+{
+    size_t len = 0, n = 0;
+    (void)eng_encoded_ids(encoded, &len);
+    const uint32_t *read = eng_encoded_read(encoded, &n);
+    for (size_t t = 0; t < len; t++) {
+        out[t] = NAN;
+    }
+    for (size_t i = 0; i < n; i++) {
+        out[read[i]] = logits[read[i]];
+    }
+}
+
 __attribute__((unused)) static eng_status encode(const eng_task *task,
                                                  const char *const (*fields)[2], size_t n,
                                                  const char *const *options, size_t n_options,

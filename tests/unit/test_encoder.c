@@ -136,6 +136,48 @@ static void back_ends_agree(void)
     free(s.prompt);
 }
 
+/* What is said to be read is what the whole pass gives there, and nothing else is given. */
+static void reads_some_with(const char *kernel)
+{
+    static float start[MAX_TOKENS], end[MAX_TOKENS], start1[MAX_TOKENS], end1[MAX_TOKENS];
+    static uint32_t read[SEQUENCES][POSITIONS];
+    static struct sample s;
+    struct rng rng;
+    rng_seed(&rng, 21);
+    for (uint64_t seed = 20; seed < 26; seed++) {
+        sample_init(&s, seed);
+        REQUIRE(forward(kernel, 2, ENG_SERVING, s.sequences, s.n, start, end));
+        for (size_t i = 0; i < s.n; i++) {
+            size_t every = 1 + rng_below(&rng, 12), n = 0;
+            for (size_t t = rng_below(&rng, 7); t < s.sequences[i].len; t += every) {
+                read[i][n++] = (uint32_t)t;
+            }
+            s.sequences[i].read = i == 1 ? NULL : read[i]; /* one reads all */
+            s.sequences[i].n_read = n;
+        }
+        REQUIRE(forward(kernel, 1 + seed % 3, ENG_SERVING, s.sequences, s.n, start1, end1));
+        size_t at = 0, wrong = 0;
+        for (size_t i = 0; i < s.n; at += s.sequences[i++].len) {
+            for (size_t t = 0, next = 0; t < s.sequences[i].len; t++) {
+                bool wanted = i == 1 || (next < s.sequences[i].n_read && read[i][next] == t);
+                next += wanted;
+                bool same = memcmp(&start[at + t], &start1[at + t], sizeof *start) == 0 &&
+                            memcmp(&end[at + t], &end1[at + t], sizeof *end) == 0;
+                wrong += wanted ? !same : !isnan(start1[at + t]) || !isnan(end1[at + t]);
+            }
+        }
+        CHECK_INT(wrong, 0);
+        free(s.prompt);
+    }
+}
+
+static void reads_some(void)
+{
+    for (enum simd simd = SIMD_AVX2; simd <= gemm_cpu(); simd++) {
+        reads_some_with(gemm_kernel_name(simd));
+    }
+}
+
 /* A mix, the merged prompt it stands for, and the training forward: one answer. */
 static void three_ways_to_one_answer(void)
 {
@@ -310,6 +352,16 @@ static void bad_batches(void)
     q[0] = good;
     q[0].bank = NULL;
     expect(compute, workspace, q, 1, ENG_EMISMATCH, "bank");
+    uint32_t read[2] = {3, 3};
+    q[0] = good;
+    q[0].read = read;
+    expect(compute, workspace, q, 1, ENG_EINVAL, "read"); /* none */
+    q[0].n_read = 2;
+    expect(compute, workspace, q, 1, ENG_EINVAL, "read"); /* not ascending */
+    read[1] = POSITIONS;
+    expect(compute, workspace, q, 1, ENG_EINVAL, "read"); /* past the end */
+    read[1] = POSITIONS - 1;
+    expect(compute, workspace, q, 1, ENG_OK, "");
     static const int32_t bad[] = {-1, INT32_MIN, VOCAB, INT32_MAX};
     for (size_t i = 0; i < 4; i++) {
         ids[POSITIONS - 1] = bad[i];
@@ -379,6 +431,7 @@ int main(void)
         return 1;
     }
     RUN(same_alone_and_together);
+    RUN(reads_some);
     RUN(back_ends_agree);
     RUN(three_ways_to_one_answer);
     RUN(a_head_takes_the_place_of_the_banks);

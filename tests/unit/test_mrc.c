@@ -259,6 +259,12 @@ static void two_hundred_labels(void)
         sum += (double)p[i];
     }
     CHECK_NEAR(sum, 1, 1e-5);
+    static float read[2048], again[200];
+    size_t n_read = 0;
+    CHECK(eng_encoded_read(encoded, &n_read) != NULL && n_read >= 200 && n_read <= 400);
+    blank_unread(encoded, logits, read);
+    eng_decode_options(encoded, read, read, again);
+    CHECK(memcmp(p, again, sizeof p) == 0);
     eng_encoded_free(encoded);
     eng_task_free(task);
     model.params.positions = POSITIONS;

@@ -230,9 +230,12 @@ static bool overlaps(const eng_span *a, const eng_span *b)
     return !a->no_answer && !b->no_answer && a->start < b->end && b->start < a->end;
 }
 
-static void check_against_naive(const eng_encoded *encoded, const float *start, const float *end,
-                                size_t most, size_t wanted)
+static void check_against_naive(const eng_encoded *encoded, const float *all_start,
+                                const float *all_end, size_t most, size_t wanted)
 {
+    float start[POSITIONS], end[POSITIONS];
+    blank_unread(encoded, all_start, start);
+    blank_unread(encoded, all_end, end);
     static eng_span all[4096];
     eng_span spans[8], expected = {0};
     size_t n_all = naive(encoded, start, end, most, all);

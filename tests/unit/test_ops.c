@@ -362,8 +362,16 @@ static void attention_is_right(const char *kernel)
         struct attention_case c;
         REQUIRE(case_init(&c, cases[i][0], cases[i][1], cases[i][2]));
         size_t stride = c.width * HEADS;
-        struct attention attention = {2,      c.offsets, HEADS,  c.width, c.q,  c.k,  c.v,
-                                      stride, c.out,     stride, NULL,    NULL, NULL, NULL};
+        struct attention attention = {.n = 2,
+                                      .offsets = c.offsets,
+                                      .heads = HEADS,
+                                      .width = c.width,
+                                      .q = c.q,
+                                      .k = c.k,
+                                      .v = c.v,
+                                      .stride = stride,
+                                      .out = c.out,
+                                      .out_stride = stride};
         compute_turn_take(compute, ENG_SERVING);
         attention_forward(compute, &attention);
         attention.dout = c.dout;
@@ -393,8 +401,16 @@ static void long_attention(void)
     static double scores[LEN], out[LEN * WIDTH], dv[LEN * WIDTH];
     REQUIRE(eng_compute_start(2, NULL, &compute, NULL) == ENG_OK && case_init(&c, LEN, 1, WIDTH));
     size_t stride = WIDTH * HEADS;
-    struct attention attention = {2,      c.offsets, HEADS,  WIDTH, c.q,  c.k,  c.v,
-                                  stride, c.out,     stride, NULL,  NULL, NULL, NULL};
+    struct attention attention = {.n = 2,
+                                  .offsets = c.offsets,
+                                  .heads = HEADS,
+                                  .width = WIDTH,
+                                  .q = c.q,
+                                  .k = c.k,
+                                  .v = c.v,
+                                  .stride = stride,
+                                  .out = c.out,
+                                  .out_stride = stride};
     compute_turn_take(compute, ENG_SERVING);
     attention_forward(compute, &attention);
     attention.dout = c.dout;
