@@ -137,6 +137,11 @@ size_t bank_default_steps(size_t hidden)
     return hidden < 512 ? 100 : 300;
 }
 
+uint32_t bank_default_offset(size_t vocab, size_t prompt_tokens)
+{
+    return 1000 + prompt_tokens <= vocab ? 1000 : 1;
+}
+
 /* A whole number from metadata; `fallback` when the key is absent. */
 static eng_status read_whole(const struct weights *weights, const char *key, uint64_t max,
                              uint64_t fallback, uint64_t *out, eng_error *err)
@@ -198,7 +203,7 @@ static eng_status read_settings(const struct weights *weights, struct eng_bank *
     const struct encoder_params *params = &bank->model->params;
     eng_bank_info *info = &bank->info;
     uint64_t offset = 0, type = 0, steps = 0, tokens = 0;
-    uint64_t usual = 1000 + info->prompt_tokens <= params->vocab ? 1000 : 1;
+    uint64_t usual = bank_default_offset(params->vocab, info->prompt_tokens);
     eng_status status = read_whole(weights, "prompt_token_offset", INT32_MAX, usual, &offset, err);
     if (status == ENG_OK) {
         status = read_whole(weights, "token_type", INT32_MAX, 1, &type, err);
@@ -349,17 +354,10 @@ static eng_status read_tensors(const struct weights *weights, struct eng_bank *b
     return status == ENG_OK ? read_bias(weights, bank, err) : status;
 }
 
-static eng_status check_model(const struct weights *weights, const struct bank_shape *shape,
-                              const struct eng_bank *bank, eng_error *err)
+eng_status bank_check_model(const struct eng_bank *bank, const char *path, eng_error *err)
 {
     const struct encoder_params *params = &bank->model->params;
     const eng_bank_info *info = &bank->info;
-    const char *path = weights_path(weights);
-    if (shape->hidden != params->hidden) {
-        return fail(err, ENG_EMISMATCH, "lmhead",
-                    "%s is for a backbone of hidden size %zu, this one has %zu", path,
-                    shape->hidden, params->hidden);
-    }
     if (info->layers != 1 && info->layers != params->layers) {
         return fail(err, ENG_EMISMATCH, "z",
                     "%s prompts %zu layers, the backbone has %zu (a bank has 1 or all of them)",
@@ -382,6 +380,17 @@ static eng_status check_model(const struct weights *weights, const struct bank_s
                     info->token_type, params->types - 1);
     }
     return ENG_OK;
+}
+
+static eng_status check_model(const struct weights *weights, const struct bank_shape *shape,
+                              const struct eng_bank *bank, eng_error *err)
+{
+    if (shape->hidden != bank->model->params.hidden) {
+        return fail(err, ENG_EMISMATCH, "lmhead",
+                    "%s is for a backbone of hidden size %zu, this one has %zu",
+                    weights_path(weights), shape->hidden, bank->model->params.hidden);
+    }
+    return bank_check_model(bank, weights_path(weights), err);
 }
 
 static void set_name(struct eng_bank *bank, const char *path)

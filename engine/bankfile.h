@@ -27,7 +27,14 @@ ENG_MUST_CHECK eng_status bank_read_tensor(const struct weights *weights, const 
 /* Step size and steps of the route method when a bank does not say: the paper's for its sizes; small
  * banks want larger steps. */
 double bank_default_lr(size_t hidden);
+/* First id of the prompt when a bank does not say: the paper's, where the vocabulary has it. */
+uint32_t bank_default_offset(size_t vocab, size_t prompt_tokens);
 size_t bank_default_steps(size_t hidden);
+
+/* The bank's sizes and ids fit its model: ENG_EMISMATCH names what does not. `path`: for the text. */
+struct eng_bank;
+ENG_MUST_CHECK eng_status bank_check_model(const struct eng_bank *bank, const char *path,
+                                           eng_error *err);
 
 /* "shallow.bank.safetensors" → "shallow", cut to `size`. */
 void bank_base_name(const char *file, char *name, size_t size);

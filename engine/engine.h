@@ -503,31 +503,45 @@ ENG_MUST_CHECK eng_status eng_build_vocab(const char *const *files, size_t n, si
                                           size_t min_count, const char *to, size_t *written,
                                           eng_error *err);
 
+/* What every pre-training has: how long, how it steps, when it looks at dev and saves. */
+typedef struct eng_schedule {
+    size_t steps, warmup; /* the step size rises for `warmup` steps, then falls linearly to 0 */
+    double weight_decay, clip;    /* clip 0: gradients are not clipped */
+    size_t dev_every, save_every; /* steps; 0: only at the end, or never */
+    uint64_t seed;
+    bool resume; /* go on from the checkpoint where there is one */
+} eng_schedule;
+
 typedef struct eng_pretrain_config {
+    eng_schedule schedule;
     const char *const *files; /* UTF-8 text, a piece a line */
     size_t n_files;
     const char *dev;      /* a text file for dev perplexity, or NULL */
     const char *vocab;    /* a vocab.txt */
     const char *to;       /* the model directory to make */
     eng_model_info shape; /* layers, hidden, heads, ffn, positions */
-    size_t steps, warmup; /* the step size rises for `warmup` steps, then falls linearly to 0 */
     size_t batch_tokens;  /* of one step, packed */
     size_t max_len;       /* tokens of a sequence, [CLS] and [SEP] included */
-    double lr, weight_decay, clip; /* clip 0: gradients are not clipped */
+    double lr;
     double dropout, mask;
-    size_t dev_every, dev_tokens, save_every; /* steps; 0: only at the end, or never */
-    uint64_t seed;
-    bool resume; /* go on from the checkpoint in `to` where there is one */
+    size_t dev_tokens;
 } eng_pretrain_config;
 
 /* Defaults for a small model, to be changed field by field; files, vocab and to are NULL. */
 void eng_pretrain_defaults(eng_pretrain_config *config);
 
 typedef struct eng_pretrain_progress {
-    size_t step, steps;
+    size_t step, steps; /* step 0: a look at dev before the first step (prompts) */
     double loss, lr, gradient_norm;
-    double dev_perplexity; /* NaN when dev was not looked at in this step */
-    uint64_t tokens;       /* read since step 0 */
+    const char *task;      /* of prompts: what this step trained on, else NULL */
+    double dev_perplexity; /* these two NaN where there is none, or not in this step */
+    double dev_score;      /* mean of the tasks' scores */
+    const char *const
+        *task_names; /* (n_tasks), with each one's score, in a step with a dev_score */
+    const double *task_scores;
+    size_t n_tasks;
+    bool best;       /* the best dev_score so far: what it came from is on disk */
+    uint64_t tokens; /* read since step 0 */
     double seconds, tokens_per_second, seconds_left; /* of this process */
 } eng_pretrain_progress;
 
@@ -543,6 +557,45 @@ ENG_MUST_CHECK eng_status eng_pretrain_backbone(eng_compute *compute,
                                                 const eng_pretrain_config *config,
                                                 eng_on_pretrain on_progress, void *arg,
                                                 eng_error *err);
+
+/* ---- pre-training a bank ---------------------------------------------------------------------------------- */
+
+typedef struct eng_prompts_config {
+    eng_schedule schedule;
+    const char *model;        /* a model directory: the backbone */
+    const char *const *tasks; /* task folders, and folders of task folders */
+    size_t n_tasks;
+    const char *to;                           /* NAME.bank.safetensors */
+    bool deep;                                /* a prompt for every layer, not only the first */
+    bool tied;                                /* deep: one route across the layers */
+    size_t modules, prompt_tokens, intrinsic; /* K, P, d */
+    int32_t prompt_token_offset, token_type;  /* -1: as a bank that does not say */
+    double lr_prompt, lr_route, lr_head;      /* 0: that group stays as it starts */
+    double tau, tau_end; /* temperature of the relaxed Bernoulli, changed linearly over the steps */
+    double dropout;
+    size_t batch;      /* rows of one task, a step */
+    size_t text_limit; /* code points of a text field; 0: what fits the model */
+    size_t dev_rows;   /* of each task, at most */
+    bool keep_order;   /* options in the order of the task; else shuffled for every example */
+    const char *const *first; /* names of tasks: for first_steps steps only these are drawn */
+    size_t n_first, first_steps;
+    size_t neutral; /* copies of each task with labels whose option words say nothing: NAME~1 … */
+    size_t
+        rows_per_task; /* router rows of a task (and of a copy), its examples shared out by hash */
+} eng_prompts_config;
+
+/* The paper's sizes and steps for a wide backbone, to be changed field by field; the names are NULL. */
+void eng_prompts_defaults(eng_prompts_config *config);
+
+/* Multi-task pre-training of modules, routes and head on a backbone that stays as it is. A step draws
+ * one task, all alike, and `batch` of its training rows. Writes the bank whose mean dev score is best
+ * to `to`, as it finds it, and at the end the last to NAME.last.bank.safetensors: a router row for each
+ * task, of its name. NAME.checkpoint lies beside it until then. Same tasks, settings and seed give the
+ * same bytes, interrupted or not. Errors as eng_pretrain_backbone, and eng_task_folder_open's. */
+ENG_MUST_CHECK eng_status eng_pretrain_prompts(eng_compute *compute,
+                                               const eng_prompts_config *config,
+                                               eng_on_pretrain on_progress, void *arg,
+                                               eng_error *err);
 
 /* ---- benches ------------------------------------------------------------------------------------------------ */
 

@@ -2,7 +2,7 @@
  *
  *   (1) x = h[rows]   (2) u = x·Wᵀ + b   (3) g = gelu(u)   (4) y = LN(g)   (5) o = y·wordᵀ + bias
  *   loss = mean of −log softmax(o)[target]
- * given do = (softmax(o) − [target]) / n:
+ * given do = share · (softmax(o) − [target]) / n:
  *   (5') dy = do·word   dword += doᵀ·y   dbias += Σ do
  *   (4') dg = LN'(dy)   (3') du = dg·gelu'(u)
  *   (2') dx = du·W      dW += duᵀ·x      db += Σ du          (1') dh[rows] = dx, 0 elsewhere
@@ -174,6 +174,7 @@ struct rows_job {
     struct mlm_tape *tape;
     const struct mlm_params *head;
     const float *hidden;
+    double weight; /* of a row's loss, backward */
     enum simd simd;
 };
 
@@ -219,10 +220,11 @@ static void dlogits_task(void *arg, size_t index, size_t thread, void *scratch)
 {
     (void)thread;
     (void)scratch;
-    struct mlm_tape *tape = ((const struct rows_job *)arg)->tape;
+    const struct rows_job *job = arg;
+    struct mlm_tape *tape = job->tape;
     float *logits = tape->logits + index * tape->ld_vocab;
     (void)ops_cross_entropy(logits, tape->model->params.vocab, (size_t)tape->targets[index],
-                            1 / (double)tape->n, logits);
+                            job->weight, logits);
 }
 
 /* (4') and (3') */
@@ -276,7 +278,7 @@ eng_status mlm_forward(eng_compute *compute, struct mlm_tape *tape, eng_class wh
     }
     const struct encoder_params *params = &tape->model->params;
     size_t H = params->hidden, V = params->vocab, tasks = row_tasks(n);
-    struct rows_job job = {tape, head, encoder_hidden(encoder), compute_simd(compute)};
+    struct rows_job job = {tape, head, encoder_hidden(encoder), 1, compute_simd(compute)};
     struct gemm_product dense = {.m = n,
                                  .n = H,
                                  .k = H,
@@ -365,10 +367,11 @@ static void decoder_backward(eng_compute *compute, struct mlm_tape *tape, float 
 }
 
 void mlm_backward(eng_compute *compute, struct mlm_tape *tape, eng_class who,
-                  const struct mlm_params *head, struct encoder_tape *encoder, float *dword)
+                  const struct mlm_params *head, double share, struct encoder_tape *encoder,
+                  float *dword)
 {
     size_t H = tape->model->params.hidden, n = tape->n;
-    struct rows_job job = {tape, head, NULL, compute_simd(compute)};
+    struct rows_job job = {tape, head, NULL, share / (double)n, compute_simd(compute)};
     compute_turn_take(compute, who);
     pool_run(compute, n, 40.0 * (double)n * (double)tape->model->params.vocab, dlogits_task, &job);
     decoder_backward(compute, tape, dword);

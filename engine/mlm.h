@@ -51,8 +51,10 @@ ENG_MUST_CHECK eng_status mlm_forward(eng_compute *compute, struct mlm_tape *tap
                                       const int32_t *targets, size_t n, double *loss,
                                       eng_error *err);
 /* Backward of the last mlm_forward: the head's gradients, the decoder's part of dword (vocab, H; added)
- * and dL/d hidden, written over all rows of encoder_dhidden. Consumes the logits. */
+ * and dL/d hidden, written over all rows of encoder_dhidden; all of share · loss, for a part of a larger
+ * batch or of a larger loss. Consumes the logits. */
 void mlm_backward(eng_compute *compute, struct mlm_tape *tape, eng_class who,
-                  const struct mlm_params *head, struct encoder_tape *encoder, float *dword);
+                  const struct mlm_params *head, double share, struct encoder_tape *encoder,
+                  float *dword);
 
 #endif

@@ -20,4 +20,10 @@ ENG_MUST_CHECK eng_status mrc_encode_for_training(const eng_task *task, const en
                                                   size_t text_limit, eng_encoded **out,
                                                   eng_error *err);
 
+/* The sequence with its options in another order: place j holds option order[j].
+ *   order (options) a permutation   ids (len) overwritten   *start, *end: first and last token of option
+ *   `label` there */
+void mrc_reorder(const eng_encoded *encoded, const size_t *order, size_t label, int32_t *ids,
+                 size_t *start, size_t *end);
+
 #endif

@@ -536,3 +536,24 @@ bool mrc_targets(const eng_encoded *encoded, const eng_example *row, size_t *sta
     *end = *start + encoded->options[row->label].n - 1;
     return true;
 }
+
+/* ---- another order --------------------------------------------------------------------------------------- */
+
+void mrc_reorder(const eng_encoded *encoded, const size_t *order, size_t label, int32_t *ids,
+                 size_t *start, size_t *end)
+{
+    size_t n = encoded->n_options, at = encoded->options[0].first;
+    memcpy(ids, encoded->ids, at * sizeof *ids);
+    for (size_t j = 0; j < n; j++) {
+        struct token_range option = encoded->options[order[j]], place = encoded->options[j];
+        size_t behind = place.first + place.n; /* what follows place j follows it still */
+        size_t gap = (j + 1 < n ? encoded->options[j + 1].first : encoded->len) - behind;
+        if (order[j] == label) {
+            *start = at;
+            *end = at + option.n - 1;
+        }
+        memcpy(ids + at, encoded->ids + option.first, option.n * sizeof *ids);
+        memcpy(ids + at + option.n, encoded->ids + behind, gap * sizeof *ids);
+        at += option.n + gap;
+    }
+}

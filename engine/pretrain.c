@@ -9,59 +9,54 @@
  */
 #include "engine/pretrain.h"
 
-#include "engine/arena.h"
-#include "engine/pool.h"
+#include "engine/modeldir.h"
 #include "engine/status.h"
 
 #include <math.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define DEVIATION 0.02
-#define DEV_SEED  20210567u
+#define DEV_SEED 20210567u
+
+/* Saved with the tensors. */
+struct state {
+    struct rng rng;
+    uint64_t at[TEXT_MAX_LANES];
+};
+
+struct pretrain {
+    const eng_pretrain_config *config;
+    struct mlm_limits limits;
+    struct pretrain_run run;
+    eng_model *model;
+    struct encoder_tape *tape;
+    float *dword; /* the word embeddings' gradient */
+    struct mlm_learner mlm;
+    struct textstream text, dev;
+    struct mlm_words words;
+    struct mlm_batch batch;
+    struct state state;
+    char checkpoint[PATH_MAX], output[PATH_MAX];
+};
 
 void eng_pretrain_defaults(eng_pretrain_config *config)
 {
     *config = (eng_pretrain_config){
+        .schedule = {.steps = 10000,
+                     .warmup = 500,
+                     .weight_decay = 0.01,
+                     .clip = 1,
+                     .dev_every = 500,
+                     .save_every = 500,
+                     .seed = 42},
         .shape = {.layers = 4, .hidden = 256, .heads = 4, .ffn = 1024, .positions = 512},
-        .steps = 10000,
-        .warmup = 500,
         .batch_tokens = 4096,
         .max_len = 128,
         .lr = 5e-4,
-        .weight_decay = 0.01,
-        .clip = 1,
         .dropout = 0.1,
         .mask = 0.15,
-        .dev_every = 500,
-        .dev_tokens = 65536,
-        .save_every = 500,
-        .seed = 42};
-}
-
-/* ---- tensors ---- */
-
-size_t pretrain_tensors(const struct pretrain *p)
-{
-    return params_count(&p->model->params) + MLM_PARAMS;
-}
-
-void pretrain_tensor_at(struct pretrain *p, size_t i, struct pretrain_tensor *out)
-{
-    size_t backbone = params_count(&p->model->params);
-    if (i < backbone) {
-        params_at(&p->model->params, i, &out->param);
-        size_t at = (size_t)(*out->param.place - p->params);
-        out->values = p->params + at;
-        out->gradient = p->gradient != NULL ? p->gradient + at : NULL;
-        return;
-    }
-    mlm_params_at(&p->model->params, &p->head, i - backbone, &out->param);
-    size_t at = (size_t)(*out->param.place - p->head_params);
-    out->values = p->head_params + at;
-    out->gradient = p->mlm != NULL ? mlm_gradient(p->mlm) + at : NULL;
+        .dev_tokens = 65536};
 }
 
 /* ---- beginning ---- */
@@ -78,15 +73,13 @@ static eng_status check_config(const eng_pretrain_config *c, eng_error *err)
                     "%zu and %zu",
                     c->shape.positions, c->max_len, c->batch_tokens);
     }
-    if (c->steps == 0 || !(c->lr > 0) || !(c->weight_decay >= 0) || !(c->clip >= 0) ||
-        !(c->dropout >= 0 && c->dropout <= 0.9) || !(c->mask > 0 && c->mask <= 0.4)) {
-        return fail(
-            err, ENG_EINVAL, "settings",
-            "steps and lr above 0, decay and clip not below, dropout 0 to 0.9, mask above 0 "
-            "to 0.4; got %zu, %g, %g, %g, %g, %g",
-            c->steps, c->lr, c->weight_decay, c->clip, c->dropout, c->mask);
+    if (!(c->lr > 0) || !(c->dropout >= 0 && c->dropout <= 0.9) ||
+        !(c->mask > 0 && c->mask <= 0.4)) {
+        return fail(err, ENG_EINVAL, "settings",
+                    "lr above 0, dropout 0 to 0.9, mask above 0 to 0.4; got %g, %g, %g", c->lr,
+                    c->dropout, c->mask);
     }
-    return ENG_OK;
+    return run_check_schedule(&c->schedule, err);
 }
 
 static eng_status read_vocab(struct mapfile *map, const char *path, struct tokenizer **tokenizer,
@@ -103,19 +96,20 @@ static eng_status read_vocab(struct mapfile *map, const char *path, struct token
 static void hash_settings(struct pretrain *p, const struct mapfile *vocab)
 {
     const eng_pretrain_config *c = p->config;
+    const eng_schedule *s = &c->schedule;
     const uint64_t numbers[] = {c->shape.layers, c->shape.hidden,    c->shape.heads,
-                                c->shape.ffn,    c->shape.positions, c->steps,
-                                c->warmup,       c->batch_tokens,    c->max_len,
-                                c->seed,         p->text.lanes};
-    const double reals[] = {c->lr, c->weight_decay, c->clip, c->dropout, c->mask};
+                                c->shape.ffn,    c->shape.positions, s->steps,
+                                s->warmup,       c->batch_tokens,    c->max_len,
+                                s->seed,         p->text.lanes};
+    const double reals[] = {c->lr, s->weight_decay, s->clip, c->dropout, c->mask};
     crypto_generichash_state state;
-    crypto_generichash_init(&state, NULL, 0, sizeof p->settings);
+    crypto_generichash_init(&state, NULL, 0, sizeof p->run.settings);
     crypto_generichash_update(&state, (const unsigned char *)numbers, sizeof numbers);
     crypto_generichash_update(&state, (const unsigned char *)reals, sizeof reals);
     crypto_generichash_update(&state, vocab->data, vocab->size);
     crypto_generichash_update(&state, (const unsigned char *)p->text.starts,
                               (p->text.files + 1) * sizeof *p->text.starts);
-    crypto_generichash_final(&state, p->settings, sizeof p->settings);
+    crypto_generichash_final(&state, p->run.settings, sizeof p->run.settings);
 }
 
 static eng_status make_model(struct pretrain *p, eng_error *err)
@@ -128,7 +122,7 @@ static eng_status make_model(struct pretrain *p, eng_error *err)
         hash_settings(p, &vocab);
         shape.vocab = tokenizer_size(tokenizer);
         shape.types = 2;
-        status = eng_model_random(&shape, p->config->seed, &p->model, err);
+        status = eng_model_random(&shape, p->config->schedule.seed, &p->model, err);
     }
     mapfile_close(&vocab);
     if (status != ENG_OK) {
@@ -136,55 +130,144 @@ static eng_status make_model(struct pretrain *p, eng_error *err)
         return status;
     }
     p->model->tokenizer = tokenizer;
-    p->params = p->model->block;
     encoder_unprepare(p->model);
     return mlm_words_init(tokenizer, &p->words, err);
 }
 
-/* The head's parameters at random; the generator is then the run's. */
-static eng_status make_head(struct pretrain *p, eng_error *err)
+static eng_status make_tapes(struct pretrain *p, eng_compute *compute, eng_error *err)
 {
-    size_t H = p->model->params.hidden;
-    p->head_params = calloc(mlm_params_total(&p->model->params), sizeof *p->head_params);
-    if (p->head_params == NULL) {
-        return fail_nomem(err, "shape");
+    const eng_pretrain_config *c = p->config;
+    size_t tokens = backbone_part_tokens(p->model, c->max_len, c->batch_tokens);
+    uint64_t seed = c->schedule.seed;
+    rng_seed(&p->state.rng, splitmix64(&seed)); /* makes the head, and is then the run's */
+    eng_status status = mlm_batch_init(&p->limits, &p->batch, err);
+    if (status == ENG_OK) {
+        status =
+            encoder_tape_new(p->model, tokens, p->batch.max_sequences, WANT_WEIGHTS, &p->tape, err);
     }
-    mlm_params_place(&p->model->params, &p->head, p->head_params);
-    uint64_t seed = p->config->seed;
-    rng_seed(&p->rng, splitmix64(&seed));
-    for (size_t i = 0; i < H * H; i++) {
-        p->head_params[i] = (float)(DEVIATION * rng_normal(&p->rng));
+    if (status == ENG_OK) {
+        p->dword = (float *)(uintptr_t)encoder_gradient(p->tape,
+                                                        "embeddings.word_embeddings.weight", NULL);
+        status = mlm_learner_init(&p->mlm, compute, p->model, tokens, &p->state.rng, err);
     }
-    for (size_t i = 0; i < H; i++) {
-        p->head_params[H * H + H + i] = 1; /* the norm's weight */
+    p->mlm.tape = p->tape;
+    return status;
+}
+
+static eng_status step(void *self, uint64_t number, eng_pretrain_progress *progress,
+                       uint64_t *tokens, eng_error *err)
+{
+    struct pretrain *p = self;
+    const eng_pretrain_config *c = p->config;
+    memcpy(p->text.at, p->state.at, sizeof p->text.at);
+    eng_status status = mlm_batch_fill(&p->batch, &p->limits, p->model->tokenizer, &p->words,
+                                       &p->text, false, &p->state.rng, err);
+    memcpy(p->state.at, p->text.at, sizeof p->state.at);
+    if (status != ENG_OK) {
+        return status;
+    }
+    uint64_t key = c->schedule.seed ^ (number << 20);
+    encoder_dropout(p->tape, (float)c->dropout, splitmix64(&key));
+    encoder_tape_zero(p->tape);
+    mlm_tape_zero(p->mlm.mlm);
+    *tokens = p->batch.tokens;
+    return mlm_learner_run(&p->mlm, &p->batch, 1, p->dword, &progress->loss, err);
+}
+
+/* exp of the mean loss over the same masked tokens of the dev text every time, without dropout */
+static eng_status look(void *self, eng_pretrain_progress *progress, eng_error *err)
+{
+    struct pretrain *p = self;
+    struct rng rng;
+    double sum = 0;
+    size_t targets = 0, tokens = 0;
+    rng_seed(&rng, DEV_SEED);
+    textstream_rewind(&p->dev);
+    encoder_dropout(p->tape, 0, 0);
+    while (p->dev.passes == 0 && tokens < p->config->dev_tokens) {
+        double loss = 0;
+        eng_status status = mlm_batch_fill(&p->batch, &p->limits, p->model->tokenizer, &p->words,
+                                           &p->dev, true, &rng, err);
+        if (status == ENG_OK && p->batch.n == 0) {
+            break;
+        }
+        if (status == ENG_OK) {
+            status = mlm_learner_run(&p->mlm, &p->batch, 1, NULL, &loss, err);
+        }
+        if (status != ENG_OK) {
+            return status;
+        }
+        sum += loss * (double)p->batch.n_targets;
+        targets += p->batch.n_targets;
+        tokens += p->batch.tokens;
+    }
+    progress->dev_perplexity = targets > 0 ? exp(sum / (double)targets) : (double)NAN;
+    return ENG_OK;
+}
+
+static eng_status finish(void *self, eng_error *err)
+{
+    struct pretrain *p = self;
+    size_t backbone = params_count(&p->model->params);
+    eng_status status = modeldir_copy(p->config->vocab, p->config->to, "vocab.txt", err);
+    return status == ENG_OK ? modeldir_write(p->config->to, p->model, "BertForMaskedLM",
+                                             p->run.tensors + backbone, p->run.n - backbone, err)
+                            : status;
+}
+
+static eng_status check(const void *self, const char *path, eng_error *err)
+{
+    const struct pretrain *p = self;
+    for (size_t lane = 0; lane < p->text.lanes; lane++) {
+        if (p->state.at[lane] > textstream_bytes(&p->text)) {
+            return fail(err, ENG_EFORMAT, "to", "%s points behind the end of the text", path);
+        }
     }
     return ENG_OK;
 }
 
-static eng_status make_tapes(struct pretrain *p, eng_error *err)
+static const struct run_kind kind = {
+    .magic = "mp2 pretrain 2\n", .step = step, .finish = finish, .check = check};
+static const struct run_kind kind_with_dev = {
+    .magic = "mp2 pretrain 2\n", .step = step, .look = look, .finish = finish, .check = check};
+
+static eng_status make_run(struct pretrain *p, eng_compute *compute, eng_error *err)
 {
-    eng_status status = mlm_batch_init(p->config, &p->batch, err);
-    if (status == ENG_OK) {
-        status = encoder_tape_new(p->model, p->config->batch_tokens, p->batch.max_sequences,
-                                  WANT_WEIGHTS, &p->tape, err);
-    }
-    if (status == ENG_OK) {
-        p->gradient = (float *)(uintptr_t)encoder_gradient(
-            p->tape, "embeddings.word_embeddings.weight", NULL); /* the first of the table */
-        status = mlm_tape_new(p->model, p->batch.max_targets, &p->mlm, err);
-    }
-    for (size_t i = 0; status == ENG_OK && i < pretrain_tensors(p); i++) {
-        struct pretrain_tensor tensor;
-        pretrain_tensor_at(p, i, &tensor);
-        status = adamw_new(tensor.param.count, &p->optimisers[i], err);
-    }
-    return status;
+    const eng_pretrain_config *c = p->config;
+    p->run.compute = compute;
+    p->run.kind = c->dev != NULL ? &kind_with_dev : &kind;
+    p->run.self = p;
+    p->run.schedule = &c->schedule;
+    p->run.lr = c->lr;
+    p->run.state = &p->state;
+    p->run.state_bytes = sizeof p->state;
+    p->run.checkpoint = p->checkpoint;
+    memcpy(p->state.at, p->text.at, sizeof p->state.at);
+    eng_status status = backbone_add(p->model, p->tape, c->lr, &p->run, err);
+    return status == ENG_OK ? mlm_learner_add(&p->mlm, &p->run, c->lr, err) : status;
 }
 
-static eng_status begin(struct pretrain *p, eng_error *err)
+static eng_status make_place(struct pretrain *p, eng_error *err)
+{
+    const eng_pretrain_config *c = p->config;
+    eng_status status = modeldir_path(c->to, "checkpoint.bin", p->checkpoint, err);
+    if (status == ENG_OK) {
+        status = modeldir_path(c->to, "model.safetensors", p->output, err);
+    }
+    if (status == ENG_OK) {
+        status = modeldir_make(c->to, err);
+    }
+    return status == ENG_OK ? run_may_begin(p->checkpoint, p->output, c->schedule.resume, err)
+                            : status;
+}
+
+static eng_status begin(struct pretrain *p, eng_compute *compute, eng_error *err)
 {
     const eng_pretrain_config *c = p->config;
     eng_status status = check_config(c, err);
+    if (status == ENG_OK) {
+        status = run_init(&p->run, PRETRAIN_TENSORS, err);
+    }
     if (status == ENG_OK) {
         status = textstream_init(&p->text, c->files, c->n_files, TEXT_MAX_LANES, err);
     }
@@ -195,227 +278,25 @@ static eng_status begin(struct pretrain *p, eng_error *err)
         status = make_model(p, err);
     }
     if (status == ENG_OK) {
-        status = make_head(p, err);
+        status = make_tapes(p, compute, err);
     }
     if (status == ENG_OK) {
-        status = make_tapes(p, err);
+        status = make_run(p, compute, err);
     }
-    if (status == ENG_OK) {
-        status = pretrain_make_dir(c, err);
-    }
-    return status == ENG_OK && c->resume ? pretrain_load(p, err) : status;
+    return status == ENG_OK ? make_place(p, err) : status;
 }
 
 static void end(struct pretrain *p)
 {
-    for (size_t i = 0; i < PRETRAIN_TENSORS; i++) {
-        adamw_free(p->optimisers[i]);
-    }
-    mlm_tape_free(p->mlm);
+    run_fini(&p->run);
+    mlm_learner_fini(&p->mlm);
     encoder_tape_free(p->tape);
     mlm_batch_fini(&p->batch);
     textstream_fini(&p->text);
     textstream_fini(&p->dev);
     free(p->words.ids);
-    free(p->head_params);
     eng_model_free(p->model);
     free(p);
-}
-
-/* ---- one step ---- */
-
-static double step_size(const eng_pretrain_config *c, uint64_t step)
-{
-    double done = (double)(step + 1);
-    if (step < c->warmup) {
-        return c->lr * done / (double)c->warmup;
-    }
-    double left = (double)c->steps - (double)step, of = (double)c->steps - (double)c->warmup;
-    return c->lr * left / (of > 0 ? of : 1);
-}
-
-static eng_status forward(struct pretrain *p, double *loss, eng_error *err)
-{
-    const struct mlm_batch *batch = &p->batch;
-    eng_status status =
-        encoder_forward_bare(p->compute, p->tape, ENG_TRAINING, batch->sequences, batch->n, err);
-    return status != ENG_OK ? status
-                            : mlm_forward(p->compute, p->mlm, ENG_TRAINING, &p->head, p->tape,
-                                          batch->rows, batch->targets, batch->n_targets, loss, err);
-}
-
-struct update {
-    struct pretrain *p;
-    double lr, decay;
-    double squares[PRETRAIN_TENSORS]; /* of each tensor's gradient */
-    float scale;
-};
-
-static void square_task(void *arg, size_t index, size_t thread, void *scratch)
-{
-    (void)thread;
-    (void)scratch;
-    struct update *update = arg;
-    struct pretrain_tensor tensor;
-    double sum = 0;
-    pretrain_tensor_at(update->p, index, &tensor);
-    for (size_t i = 0; i < tensor.param.count; i++) {
-        sum += (double)tensor.gradient[i] * tensor.gradient[i];
-    }
-    update->squares[index] = sum;
-}
-
-static bool is_decayed(const struct param *param)
-{
-    return param->dims == 2; /* biases and norms are vectors */
-}
-
-static void adamw_task(void *arg, size_t index, size_t thread, void *scratch)
-{
-    (void)thread;
-    (void)scratch;
-    struct update *update = arg;
-    struct pretrain_tensor tensor;
-    pretrain_tensor_at(update->p, index, &tensor);
-    for (size_t i = 0; update->scale < 1 && i < tensor.param.count; i++) {
-        tensor.gradient[i] *= update->scale;
-    }
-    adamw_step(update->p->optimisers[index], update->lr,
-               is_decayed(&tensor.param) ? update->decay : 0, tensor.gradient, tensor.values);
-}
-
-/* Clips and steps; returns the gradient's norm before clipping. */
-static double apply(struct pretrain *p, double lr)
-{
-    struct update update = {.p = p, .lr = lr, .decay = p->config->weight_decay, .scale = 1};
-    size_t n = pretrain_tensors(p);
-    double sum = 0, work = 20.0 * (double)p->model->info.parameters;
-    compute_turn_take(p->compute, ENG_TRAINING);
-    pool_run(p->compute, n, work, square_task, &update);
-    for (size_t i = 0; i < n; i++) {
-        sum += update.squares[i];
-    }
-    double norm = sqrt(sum);
-    if (p->config->clip > 0 && norm > p->config->clip) {
-        update.scale = (float)(p->config->clip / norm);
-    }
-    if (isfinite(norm)) {
-        pool_run(p->compute, n, work, adamw_task, &update);
-    }
-    compute_turn_give(p->compute);
-    return norm;
-}
-
-static eng_status train_step(struct pretrain *p, eng_pretrain_progress *progress, eng_error *err)
-{
-    const eng_pretrain_config *c = p->config;
-    eng_status status =
-        mlm_batch_fill(&p->batch, c, p->model->tokenizer, &p->words, &p->text, false, &p->rng, err);
-    if (status != ENG_OK) {
-        return status;
-    }
-    uint64_t key = c->seed ^ (p->step << 20);
-    encoder_dropout(p->tape, (float)c->dropout, splitmix64(&key));
-    status = forward(p, &progress->loss, err);
-    if (status != ENG_OK) {
-        return status;
-    }
-    encoder_tape_zero(p->tape);
-    mlm_tape_zero(p->mlm);
-    /* The word embeddings come first in the table, and the decoder is tied to them. */
-    mlm_backward(p->compute, p->mlm, ENG_TRAINING, &p->head, p->tape, p->gradient);
-    status = encoder_backward_bare(p->compute, p->tape, ENG_TRAINING, err);
-    if (status != ENG_OK) {
-        return status;
-    }
-    progress->lr = step_size(c, p->step);
-    progress->gradient_norm = apply(p, progress->lr);
-    if (!isfinite(progress->loss) || !isfinite(progress->gradient_norm)) {
-        return fail(err, ENG_EDIVERGED, "loss",
-                    "loss %g, gradient norm %g in step %zu; a smaller step size may help",
-                    progress->loss, progress->gradient_norm, (size_t)p->step + 1);
-    }
-    p->step++;
-    p->tokens += p->batch.tokens;
-    return ENG_OK;
-}
-
-/* exp of the mean loss over the same masked tokens of the dev text every time, without dropout */
-static eng_status look_at_dev(struct pretrain *p, double *perplexity, eng_error *err)
-{
-    struct rng rng;
-    double sum = 0;
-    size_t targets = 0, tokens = 0;
-    rng_seed(&rng, DEV_SEED);
-    textstream_rewind(&p->dev);
-    encoder_dropout(p->tape, 0, 0);
-    while (p->dev.passes == 0 && tokens < p->config->dev_tokens) {
-        double loss = 0;
-        eng_status status = mlm_batch_fill(&p->batch, p->config, p->model->tokenizer, &p->words,
-                                           &p->dev, true, &rng, err);
-        if (status == ENG_OK && p->batch.n == 0) {
-            break;
-        }
-        if (status == ENG_OK) {
-            status = forward(p, &loss, err);
-        }
-        if (status != ENG_OK) {
-            return status;
-        }
-        sum += loss * (double)p->batch.n_targets;
-        targets += p->batch.n_targets;
-        tokens += p->batch.tokens;
-    }
-    *perplexity = targets > 0 ? exp(sum / (double)targets) : NAN;
-    return ENG_OK;
-}
-
-/* ---- the loop ---- */
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-static bool is_due(uint64_t step, size_t every, size_t steps)
-{
-    return (every > 0 && step % every == 0) || step == steps;
-}
-
-static eng_status run(struct pretrain *p, eng_on_pretrain on_progress, void *arg, eng_error *err)
-{
-    const eng_pretrain_config *c = p->config;
-    double from = now();
-    uint64_t first = p->step, tokens = p->tokens;
-    while (p->step < c->steps) {
-        eng_pretrain_progress progress = {.steps = c->steps, .dev_perplexity = NAN};
-        eng_status status = train_step(p, &progress, err);
-        if (status == ENG_OK && c->dev != NULL && is_due(p->step, c->dev_every, c->steps)) {
-            status = look_at_dev(p, &progress.dev_perplexity, err);
-        }
-        if (status == ENG_OK && c->save_every > 0 && p->step % c->save_every == 0) {
-            status = pretrain_save(p, err);
-        }
-        if (status != ENG_OK) {
-            return status;
-        }
-        progress.step = (size_t)p->step;
-        progress.tokens = p->tokens;
-        progress.seconds = now() - from;
-        progress.tokens_per_second = (double)(p->tokens - tokens) / (progress.seconds + 1e-9);
-        progress.seconds_left =
-            progress.seconds / (double)(p->step - first) * (double)(c->steps - p->step);
-        if (on_progress != NULL && !on_progress(arg, &progress)) {
-            status = pretrain_save(p, err);
-            return status != ENG_OK
-                       ? status
-                       : fail(err, ENG_ECANCELLED, NULL,
-                              "stopped after step %zu; the checkpoint is saved", (size_t)p->step);
-        }
-    }
-    return pretrain_write_model(p, err);
 }
 
 eng_status eng_pretrain_backbone(eng_compute *compute, const eng_pretrain_config *config,
@@ -429,10 +310,10 @@ eng_status eng_pretrain_backbone(eng_compute *compute, const eng_pretrain_config
         return fail_nomem(err, "settings");
     }
     p->config = config;
-    p->compute = compute;
-    eng_status status = begin(p, err);
+    p->limits = (struct mlm_limits){config->batch_tokens, config->max_len, config->mask};
+    eng_status status = begin(p, compute, err);
     if (status == ENG_OK) {
-        status = run(p, on_progress, arg, err);
+        status = run_steps(&p->run, on_progress, arg, err);
     }
     end(p);
     return status;

@@ -1,4 +1,4 @@
-/* pretrain_batch.c: masked batches. Of every piece 15 % (config.mask) of the tokens are to be predicted, at
+/* pretrain_batch.c: masked batches. Of every piece 15 % (limits.mask) of the tokens are to be predicted, at
  * least one: 80 % of them are written [MASK], 10 % become any other word, 10 % stay as they are.
  *
  * A piece that no longer fits is put back, generator and all, so that between two batches the stream's
@@ -36,10 +36,9 @@ eng_status mlm_words_init(const struct tokenizer *tokenizer, struct mlm_words *w
     return ENG_OK;
 }
 
-eng_status mlm_batch_init(const eng_pretrain_config *config, struct mlm_batch *batch,
-                          eng_error *err)
+eng_status mlm_batch_init(const struct mlm_limits *limits, struct mlm_batch *batch, eng_error *err)
 {
-    size_t tokens = config->batch_tokens;
+    size_t tokens = limits->batch_tokens;
     *batch = (struct mlm_batch){.max_sequences = tokens / 3, .max_targets = tokens / 2};
     batch->ids = calloc(tokens, sizeof *batch->ids);
     batch->sequences = calloc(batch->max_sequences, sizeof *batch->sequences);
@@ -91,11 +90,11 @@ static void mask_piece(struct mlm_batch *batch, const struct mlm_words *words, d
     }
 }
 
-eng_status mlm_batch_fill(struct mlm_batch *batch, const eng_pretrain_config *config,
+eng_status mlm_batch_fill(struct mlm_batch *batch, const struct mlm_limits *limits,
                           const struct tokenizer *tokenizer, const struct mlm_words *words,
                           struct textstream *text, bool once, struct rng *rng, eng_error *err)
 {
-    int32_t *piece = malloc(config->max_len * sizeof *piece);
+    int32_t *piece = malloc(limits->max_len * sizeof *piece);
     if (piece == NULL) {
         return fail_nomem(err, "max_len");
     }
@@ -106,11 +105,11 @@ eng_status mlm_batch_fill(struct mlm_batch *batch, const eng_pretrain_config *co
         uint64_t at[TEXT_MAX_LANES], passes = text->passes;
         memcpy(at, text->at, sizeof at);
         size_t n = 0, lane = (size_t)rng_below(rng, text->lanes);
-        status = textstream_next(text, tokenizer, lane, config->max_len - 2, piece, &n, err);
+        status = textstream_next(text, tokenizer, lane, limits->max_len - 2, piece, &n, err);
         if (once && text->passes > 0) {
             break;
         }
-        if (status != ENG_OK || n + 2 > config->batch_tokens - batch->tokens) {
+        if (status != ENG_OK || n + 2 > limits->batch_tokens - batch->tokens) {
             *rng = kept;
             memcpy(text->at, at, sizeof at);
             text->passes = passes;
@@ -120,7 +119,7 @@ eng_status mlm_batch_fill(struct mlm_batch *batch, const eng_pretrain_config *co
         ids[0] = words->cls;
         memcpy(ids + 1, piece, n * sizeof *ids);
         ids[n + 1] = words->sep;
-        mask_piece(batch, words, config->mask, rng, batch->tokens + 1, n);
+        mask_piece(batch, words, limits->mask, rng, batch->tokens + 1, n);
         batch->sequences[batch->n++] = (eng_sequence){.ids = ids, .len = n + 2};
         batch->tokens += n + 2;
     }

@@ -296,6 +296,39 @@ void eng_task_free(eng_task *task)
     free(task);
 }
 
+static eng_status take_labels(eng_task *task, const eng_task *from, eng_error *err)
+{
+    for (size_t i = 0; i < task->n_labels; i++) {
+        char *label = strdup(from->labels[i]);
+        if (label == NULL) {
+            return fail_nomem(err, "labels");
+        }
+        free(task->labels[i]);
+        task->labels[i] = label;
+    }
+    return ENG_OK;
+}
+
+eng_status task_reworded(const eng_task *task, const eng_text *words, eng_task **out,
+                         eng_error *err)
+{
+    const char *template = task->template.source;
+    const eng_task_spec spec = {.type = task->type,
+                                .text_template = {template, strlen(template)},
+                                .labels = words,
+                                .n_labels = task->n_labels,
+                                .may_have_no_answer = task->may_have_no_answer};
+    eng_status status = eng_task_new(task->model, task->bank, &spec, out, err);
+    if (status == ENG_OK) {
+        status = take_labels(*out, task, err);
+    }
+    if (status != ENG_OK) {
+        eng_task_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 eng_task_type eng_task_get_type(const eng_task *task)
 {
     return task->type;

@@ -47,6 +47,11 @@ struct eng_task {
     struct token_range no_answer; /* … and their tokens in it */
 };
 
+/* The same task (its labels keep their names, so rows of a set still fit), but its options read `words`
+ * (n_labels). Errors as eng_task_new. */
+ENG_MUST_CHECK eng_status task_reworded(const eng_task *task, const eng_text *words, eng_task **out,
+                                        eng_error *err);
+
 struct eng_encoded {
     int32_t *ids; /* (len) */
     size_t len;

@@ -25,7 +25,7 @@ const struct command commands[] = {
     {"convert", "rewrite a model or a prompt bank as safetensors", cmd_convert},
     {"inspect", "look into a model, a text or the network's answer", cmd_inspect},
     {"adapt", "learn a route from labelled rows", cmd_adapt},
-    {"pretrain", "learn a vocabulary and a backbone from text", cmd_pretrain},
+    {"pretrain", "learn a vocabulary and a backbone from text, a bank from tasks", cmd_pretrain},
     {"predict", "answer texts with a route or a router row", cmd_predict},
     {"eval", "few-shot evaluation of task folders", cmd_eval},
     {"version", "print the version", cmd_version},

@@ -128,7 +128,7 @@ static float *word_gradient(struct run *r)
 static void backward(struct run *r)
 {
     eng_error err = {0};
-    mlm_backward(r->compute, r->mlm, ENG_TRAINING, &r->head, r->tape, word_gradient(r));
+    mlm_backward(r->compute, r->mlm, ENG_TRAINING, &r->head, 1, r->tape, word_gradient(r));
     CHECK(encoder_backward_bare(r->compute, r->tape, ENG_TRAINING, &err) == ENG_OK);
     CHECK(encoder_backward_bare(r->compute, r->tape, ENG_TRAINING, &err) == ENG_EINVAL);
 }

@@ -81,12 +81,12 @@ static eng_pretrain_config tiny(const struct place *place, const char *const *fi
     config.to = to;
     config.shape =
         (eng_model_info){.layers = 2, .hidden = 32, .heads = 2, .ffn = 64, .positions = 32};
-    config.steps = STEPS;
-    config.warmup = 5;
+    config.schedule.steps = STEPS;
+    config.schedule.warmup = 5;
     config.batch_tokens = 320;
     config.max_len = 32;
     config.lr = 1e-2;
-    config.save_every = 0;
+    config.schedule.save_every = 0;
     return config;
 }
 
@@ -246,13 +246,14 @@ static void masks_fifteen_percent(void)
     REQUIRE(make_place(&place));
     const char *files[] = {place.text};
     eng_pretrain_config config = tiny(&place, files, to, "m");
+    const struct mlm_limits limits = {config.batch_tokens, config.max_len, config.mask};
     struct tokenizer *tokenizer = open_vocab(&place);
     REQUIRE(textstream_init(&stream, files, 1, 4, &err) == ENG_OK &&
-            mlm_batch_init(&config, &batch, &err) == ENG_OK &&
+            mlm_batch_init(&limits, &batch, &err) == ENG_OK &&
             mlm_words_init(tokenizer, &words, &err) == ENG_OK);
     rng_seed(&rng, 3);
     for (int i = 0; i < 200; i++) {
-        CHECK(mlm_batch_fill(&batch, &config, tokenizer, &words, &stream, false, &rng, &err) ==
+        CHECK(mlm_batch_fill(&batch, &limits, tokenizer, &words, &stream, false, &rng, &err) ==
               ENG_OK);
         CHECK(batch.tokens <= config.batch_tokens && batch.tokens + 32 > config.batch_tokens);
         all += batch.tokens - 2 * batch.n;
@@ -333,7 +334,7 @@ static void dropout_goes_backward(void)
     CHECK(dropped_loss(&d) == loss);
     float *gradient =
         (float *)(uintptr_t)encoder_gradient(d.tape, "embeddings.word_embeddings.weight", NULL);
-    mlm_backward(d.compute, d.mlm, ENG_TRAINING, &d.head, d.tape, gradient);
+    mlm_backward(d.compute, d.mlm, ENG_TRAINING, &d.head, 1, d.tape, gradient);
     CHECK(encoder_backward_bare(d.compute, d.tape, ENG_TRAINING, &err) == ENG_OK);
     /* Tensor by tensor: a wrong one must not hide behind a large one. */
     memcpy(kept, params, n * sizeof *kept);
@@ -414,8 +415,8 @@ static void learns_and_opens(void)
     const char *files[] = {place.text};
     eng_pretrain_config config = tiny(&place, files, to, "learnt");
     config.dev = place.dev;
-    config.dev_every = 10;
-    config.steps = 240;
+    config.schedule.dev_every = 10;
+    config.schedule.steps = 240;
     CHECK(pretrain(&config, 2, &w, &err) == ENG_OK);
     CHECK(err.status == ENG_OK);
     CHECK_INT(w.steps, 240);
@@ -447,7 +448,7 @@ static void stopped_and_resumed(void)
     w = (struct watch){.stop_at = 7};
     CHECK(pretrain(&config, 2, &w, &err) == ENG_ECANCELLED);
     CHECK(pretrain(&config, 2, &w, &err) == ENG_EINVAL); /* a checkpoint, and no resume */
-    config.resume = true;
+    config.schedule.resume = true;
     config.lr *= 2;
     CHECK(pretrain(&config, 2, &w, &err) == ENG_EMISMATCH);
     config.lr /= 2;
@@ -470,12 +471,12 @@ static void killed_and_resumed(void)
     REQUIRE(make_place(&place));
     const char *files[] = {place.text};
     eng_pretrain_config config = tiny(&place, files, whole, "whole");
-    config.save_every = 5;
+    config.schedule.save_every = 5;
     struct watch w = {0};
     CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
     config.to = parts;
     snprintf(parts, sizeof parts, "%s/parts", place.dir);
-    config.resume = true;
+    config.schedule.resume = true;
     for (useconds_t i = 0; i < 5 && !done; i++) {
         pid_t child = fork();
         REQUIRE(child >= 0);

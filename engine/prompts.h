@@ -1,0 +1,98 @@
+/* prompts.h (private to prompts*.c): a bank in training.
+ *
+ *   prompts.c          settings, the step, the look at dev
+ *   prompts_tasks.c    task folders as tasks to draw from: copies with neutral words, rows, order, dev
+ *   prompts_bank.c     the bank itself: modules from z and A, gradients back to them, the file
+ *   mrc_gradient.c     loss and gradients of a batch; pretrain_run.c the loop
+ * One thread, but for what the compute pool does. The whole state of a run is: the tensors, the
+ * optimisers, how many rows of each task were drawn, the best score. All of it is in the checkpoint;
+ * whatever is random in a step is a function of seed and step.
+ */
+#ifndef ENGINE_PROMPTS_H
+#define ENGINE_PROMPTS_H
+
+#include "engine/bank.h"
+#include "engine/batch.h"
+#include "engine/model.h"
+#include "engine/mrc_gradient.h"
+#include "engine/pretrain_run.h"
+#include "engine/rng.h"
+
+/* ---- the bank ---- */
+
+struct train_bank {
+    eng_compute *compute;
+    eng_bank *bank; /* ours to write; its router is written at the end, from routes */
+    float *routes;  /* (rows, route_len) */
+    float *droutes; /* (rows, route_len) */
+    float *dz, *dA, *dhead;
+    float *dmodules; /* (Lp, K, P*H) dL/d bank->modules: the caller zeroes */
+};
+
+/* Random z and A, routes near 0, a random head; no rows yet. ENG_EMISMATCH when the sizes do not fit the
+ * model. train_bank_fini frees, also after a failure. */
+ENG_MUST_CHECK eng_status train_bank_init(struct train_bank *train, eng_compute *compute,
+                                          const eng_model *model, const eng_prompts_config *config,
+                                          struct rng *rng, eng_error *err);
+void train_bank_fini(struct train_bank *train);
+/* Makes `rows` routes of these names (copied). */
+ENG_MUST_CHECK eng_status train_bank_rows(struct train_bank *train, const char *const *names,
+                                          size_t rows, struct rng *rng, eng_error *err);
+/* modules = z·A, after z or A changed. */
+void train_bank_modules(struct train_bank *train);
+/* Adds what one route's prompts say:  droutes[row] += dL/dr   dmodules += mix ⊗ dmerged
+ *   noise as in the forward pass, mix (Lp,K) what it gave, dmerged (Lp,P,H) */
+void train_bank_route_gradient(struct train_bank *train, size_t row, const struct bank_noise *noise,
+                               const float *mix, const float *dmerged);
+/* dz, dA from dmodules, overwritten. */
+void train_bank_factor_gradient(struct train_bank *train);
+
+struct prompt_tasks;
+/* The bank as a file, with what is known about its rows; `record` is JSON. Replaces an existing file. */
+ENG_MUST_CHECK eng_status train_bank_write(const struct train_bank *train,
+                                           const struct prompt_tasks *tasks, const char *record,
+                                           const char *path, eng_error *err);
+
+/* ---- the tasks ---- */
+
+struct prompt_task {
+    char name[128];
+    const eng_task *task;
+    eng_task *own; /* a copy with neutral words, or NULL: the folder's */
+    const eng_dataset *train;
+    size_t row, rows;       /* its routes: [row, row + rows) */
+    size_t *order, n;       /* training rows, as shuffled for `epoch` */
+    uint64_t epoch;         /* UINT64_MAX: not yet */
+    struct batch_rows *dev; /* (rows) dev rows of each route */
+    bool first;             /* of the tasks that come first */
+};
+
+struct prompt_tasks {
+    eng_task_folder *folders;
+    size_t n_folders;
+    struct prompt_task *tasks;
+    size_t n, rows, n_first;
+};
+
+/* Opens every folder and makes copies, dev rows and row numbers. ENG_EINVAL for two tasks of one name or
+ * a task that is to come first and is not there. prompt_tasks_fini frees, also after a failure. */
+ENG_MUST_CHECK eng_status prompt_tasks_open(const eng_model *model, const eng_bank *bank,
+                                            const eng_prompts_config *config,
+                                            struct prompt_tasks *out, eng_error *err);
+void prompt_tasks_fini(struct prompt_tasks *tasks);
+/* Name of route `row`: its task's, with "/2" … behind it where a task has several. */
+void prompt_tasks_row_name(const struct prompt_tasks *tasks, size_t row, char name[160]);
+const struct prompt_task *prompt_tasks_of_row(const struct prompt_tasks *tasks, size_t row);
+/* Hash over everything of the tasks that changes a run: words, templates, rows. */
+void prompt_tasks_hash(const struct prompt_tasks *tasks, unsigned char hash[RUN_SETTINGS]);
+
+/* The task of this step. */
+size_t prompt_tasks_draw(const struct prompt_tasks *tasks, const eng_prompts_config *config,
+                         uint64_t step, struct rng *rng);
+/* The next n training rows, of which *drawn were drawn before; every epoch is shuffled anew. */
+void prompt_task_rows(struct prompt_task *task, size_t index, uint64_t seed, uint64_t *drawn,
+                      size_t n, size_t *rows);
+/* Which of the task's routes an example belongs to: a hash of its texts. */
+size_t prompt_task_route(const struct prompt_task *task, const eng_example *example);
+
+#endif

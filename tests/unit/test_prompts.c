@@ -1,0 +1,618 @@
+/* test_prompts.c: a bank in training on the embedded backbone: orders of options, tasks and their copies,
+ * gradients, runs that are stopped, killed and resumed. The texts are ours. */
+#include "engine/bank.h"
+#include "engine/encoder.h"
+#include "engine/mrc.h"
+#include "engine/prompts.h"
+#include "engine/task.h"
+#include "tests/unit/toy_task.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- folders of tasks ---- */
+
+struct place {
+    char dir[64], model[96], to[96];
+};
+
+static void write_rows(const char *dir, const char *name, const char *pleased, const char *angry,
+                       size_t from, size_t to)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *file = fopen(path, "w");
+    REQUIRE(file != NULL);
+    for (size_t i = from; i < to; i++) {
+        fprintf(file, "{\"text\":\"%s\",\"label\":\"%s\"}\n", toy_pleased[i], pleased);
+        fprintf(file, "{\"text\":\"%s\",\"label\":\"%s\"}\n", toy_angry[i], angry);
+    }
+    fclose(file);
+}
+
+/* Twelve of each kind train, four are dev. */
+static void write_task(const struct place *place, const char *name, const char *pleased,
+                       const char *angry, const char *labels)
+{
+    char dir[160], path[256];
+    snprintf(dir, sizeof dir, "%s/tasks/%s", place->dir, name);
+    REQUIRE(mkdir(dir, 0700) == 0);
+    snprintf(path, sizeof path, "%s/task.json", dir);
+    FILE *file = fopen(path, "w");
+    REQUIRE(file != NULL);
+    fprintf(file,
+            "{\"name\":\"%s\",\"type\":\"classification\",\"labels\":[%s],"
+            "\"template\":\"问题：\\\"{text}\\\"选项：\"}\n",
+            name, labels);
+    fclose(file);
+    write_rows(dir, "train.jsonl", pleased, angry, 0, 12);
+    write_rows(dir, "dev.jsonl", pleased, angry, 12, 16);
+    write_rows(dir, "test.jsonl", pleased, angry, 15, 16);
+}
+
+/* Two tasks on the same texts with the same words, which mean the contrary of each other. */
+static bool make_place(struct place *place)
+{
+    char tasks[96];
+    snprintf(place->dir, sizeof place->dir, "/tmp/mp2-prompts-XXXXXX");
+    if (mkdtemp(place->dir) == NULL) {
+        return false;
+    }
+    snprintf(place->model, sizeof place->model, "%s", TEST_SOURCE_DIR "/engine/models/boot");
+    snprintf(place->to, sizeof place->to, "%s/out.bank.safetensors", place->dir);
+    snprintf(tasks, sizeof tasks, "%s/tasks", place->dir);
+    if (mkdir(tasks, 0700) != 0) {
+        return false;
+    }
+    write_task(place, "minus", "甲", "乙", "\"甲\",\"乙\"");
+    write_task(place, "plus", "乙", "甲", "\"甲\",\"乙\"");
+    return true;
+}
+
+static void remove_dir(const char *path)
+{
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        char name[512];
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+            unlink(name) != 0) {
+            remove_dir(name);
+        }
+    }
+    if (dir != NULL) {
+        closedir(dir);
+    }
+    rmdir(path);
+}
+
+/* config.tasks points at *tasks. */
+static eng_prompts_config tiny(const struct place *place, char path[96], const char **tasks)
+{
+    eng_prompts_config config;
+    eng_prompts_defaults(&config);
+    snprintf(path, 96, "%s/tasks", place->dir);
+    *tasks = path;
+    config.model = place->model;
+    config.tasks = tasks;
+    config.n_tasks = 1;
+    config.to = place->to;
+    config.modules = 4;
+    config.prompt_tokens = 4;
+    config.intrinsic = 8;
+    config.batch = 8;
+    config.lr_prompt = config.lr_head = 1e-2;
+    config.lr_route = 5e-2;
+    config.schedule.steps = 30;
+    config.schedule.warmup = 5;
+    config.schedule.dev_every = 10;
+    config.schedule.save_every = 0;
+    return config;
+}
+
+/* ---- orders of options ---- */
+
+/* In any order, a sequence is what the task with its labels in that order would have been. */
+static void reorders_labels(void)
+{
+    static const char *const words[3] = {"好", "一般般", "很不好"};
+    static const size_t orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                        {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    const eng_field field = {{"text", 4}, {"菜很好吃", 12}};
+    const eng_example row = {.input = {.fields = &field, .n_fields = 1}, .label = 1};
+    eng_model *model = NULL;
+    eng_bank *bank = NULL;
+    eng_error err;
+    REQUIRE(boot_model_open(&model, &bank));
+    eng_encoded *plain = NULL;
+    for (size_t o = 0; o < 6; o++) {
+        eng_text labels[3];
+        eng_task *task = NULL;
+        eng_encoded *want = NULL;
+        int32_t ids[128];
+        size_t len = 0, start = 0, end = 0, want_start = 0, want_end = 0;
+        for (size_t j = 0; j < 3; j++) {
+            labels[j] = (eng_text){words[orders[o][j]], strlen(words[orders[o][j]])};
+        }
+        const eng_task_spec spec = {.type = ENG_CLASSIFICATION, .labels = labels, .n_labels = 3};
+        REQUIRE(eng_task_new(model, bank, &spec, &task, &err) == ENG_OK &&
+                eng_encode(task, &row.input, 0, &want, &err) == ENG_OK);
+        if (o == 0) {
+            REQUIRE(eng_encode(task, &row.input, 0, &plain, &err) == ENG_OK);
+        }
+        eng_example there = row;
+        for (size_t j = 0; j < 3; j++) {
+            there.label = orders[o][j] == row.label ? j : there.label;
+        }
+        CHECK(mrc_targets(want, &there, &want_start, &want_end));
+        mrc_reorder(plain, orders[o], row.label, ids, &start, &end);
+        const int32_t *want_ids = eng_encoded_ids(want, &len);
+        CHECK_INT(plain->len, len);
+        CHECK(memcmp(ids, want_ids, len * sizeof *ids) == 0);
+        CHECK_INT(start, want_start);
+        CHECK_INT(end, want_end);
+        eng_encoded_free(want);
+        eng_task_free(task);
+    }
+    eng_encoded_free(plain);
+    eng_bank_free(bank);
+    eng_model_free(model);
+}
+
+/* A choice has no separator behind its last option, and [SEP]. */
+static void reorders_a_choice(void)
+{
+    const eng_text options[2][2] = {{{"北京", 6}, {"上海浦东", 12}},
+                                    {{"上海浦东", 12}, {"北京", 6}}};
+    const eng_field field = {{"question", 8}, {"哪里", 6}};
+    const size_t order[2] = {1, 0};
+    const eng_task_spec spec = {.type = ENG_CHOICE};
+    eng_model *model = NULL;
+    eng_bank *bank = NULL;
+    eng_task *task = NULL;
+    eng_encoded *encoded[2] = {NULL, NULL};
+    eng_error err;
+    int32_t ids[128];
+    size_t len = 0, start = 0, end = 0;
+    REQUIRE(boot_model_open(&model, &bank));
+    REQUIRE(eng_task_new(model, bank, &spec, &task, &err) == ENG_OK);
+    for (size_t i = 0; i < 2; i++) {
+        const eng_input input = {&field, 1, options[i], 2};
+        REQUIRE(eng_encode(task, &input, 0, &encoded[i], &err) == ENG_OK);
+    }
+    mrc_reorder(encoded[0], order, 0, ids, &start, &end);
+    const int32_t *want = eng_encoded_ids(encoded[1], &len);
+    CHECK(memcmp(ids, want, len * sizeof *ids) == 0);
+    CHECK_INT(start, encoded[1]->options[1].first);
+    CHECK_INT(end, start + encoded[1]->options[1].n - 1);
+    eng_encoded_free(encoded[0]);
+    eng_encoded_free(encoded[1]);
+    eng_task_free(task);
+    eng_bank_free(bank);
+    eng_model_free(model);
+}
+
+/* ---- tasks ---- */
+
+struct opened {
+    eng_model *model;
+    eng_bank *bank;
+    struct prompt_tasks tasks;
+};
+
+static bool open_tasks(const eng_prompts_config *config, struct opened *opened)
+{
+    eng_error err = {0};
+    *opened = (struct opened){0};
+    bool good =
+        boot_model_open(&opened->model, &opened->bank) &&
+        prompt_tasks_open(opened->model, opened->bank, config, &opened->tasks, &err) == ENG_OK;
+    if (!good) {
+        TEST_FAIL_("tasks: %s: %s", err.field, err.text);
+    }
+    return good;
+}
+
+static void close_tasks(struct opened *opened)
+{
+    prompt_tasks_fini(&opened->tasks);
+    eng_bank_free(opened->bank);
+    eng_model_free(opened->model);
+}
+
+static void neutral_copies_differ(void)
+{
+    struct place place;
+    struct opened opened;
+    char path[96];
+    const char *list;
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.neutral = 2;
+    config.rows_per_task = 3;
+    REQUIRE(open_tasks(&config, &opened));
+    const struct prompt_task *tasks = opened.tasks.tasks;
+    CHECK_INT(opened.tasks.n, 6);
+    CHECK_INT(opened.tasks.rows, 18);
+    CHECK_STR(tasks[0].name, "minus");
+    CHECK_STR(tasks[1].name, "minus~1");
+    CHECK_STR(tasks[5].name, "plus~2");
+    for (size_t i = 0; i < 6; i += 3) {
+        const struct option_list *a = &tasks[i + 1].task->options, *b = &tasks[i + 2].task->options;
+        CHECK_STR(eng_task_label(tasks[i + 1].task, 0), "甲"); /* names stay, words change */
+        CHECK(a->tokens.tokens[0].id == b->tokens.tokens[1].id);
+        CHECK(a->tokens.tokens[1].id == b->tokens.tokens[0].id);
+        CHECK(a->tokens.tokens[0].id != a->tokens.tokens[1].id);
+    }
+    char name[160];
+    prompt_tasks_row_name(&opened.tasks, 3, name);
+    CHECK_STR(name, "minus~1");
+    prompt_tasks_row_name(&opened.tasks, 17, name);
+    CHECK_STR(name, "plus~2/3");
+    /* dev rows are shared out among the routes, each to one */
+    size_t dev = 0;
+    for (size_t r = 0; r < 3; r++) {
+        for (size_t i = 0; i < tasks[1].dev[r].n; i++, dev++) {
+            CHECK_INT(prompt_task_route(&tasks[1], &tasks[1].dev[r].items[i].row), r);
+        }
+    }
+    CHECK_INT(dev, 8);
+    close_tasks(&opened);
+    remove_dir(place.dir);
+}
+
+static void draws_alike_and_in_order(void)
+{
+    struct place place;
+    struct opened opened;
+    char path[96];
+    const char *list, *const first[] = {"plus"};
+    size_t counts[2] = {0, 0}, seen[24] = {0}, rows[24], again[24];
+    uint64_t drawn = 0;
+    struct rng rng;
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.first = first;
+    config.n_first = 1;
+    config.first_steps = 100;
+    REQUIRE(open_tasks(&config, &opened));
+    rng_seed(&rng, 1);
+    for (uint64_t step = 0; step < 1100; step++) {
+        size_t task = prompt_tasks_draw(&opened.tasks, &config, step, &rng);
+        CHECK(step >= 100 || task == 1);
+        counts[task] += step >= 100;
+    }
+    CHECK_NEAR((double)counts[0], 500, 60);
+    /* every row once an epoch, whatever the pieces; the next epoch in another order */
+    for (size_t done = 0; done < 24; done += 8) {
+        prompt_task_rows(&opened.tasks.tasks[0], 0, 5, &drawn, 8, rows + done);
+    }
+    for (size_t i = 0; i < 24; i++) {
+        seen[rows[i]]++;
+    }
+    for (size_t i = 0; i < 24; i++) {
+        CHECK_INT(seen[i], 1);
+    }
+    prompt_task_rows(&opened.tasks.tasks[0], 0, 5, &drawn, 24, again);
+    CHECK(memcmp(rows, again, sizeof rows) != 0);
+    drawn = 8; /* and from anywhere the same */
+    prompt_task_rows(&opened.tasks.tasks[0], 0, 5, &drawn, 16, again);
+    CHECK(memcmp(rows + 8, again, 16 * sizeof *rows) == 0);
+    close_tasks(&opened);
+    remove_dir(place.dir);
+}
+
+/* ---- gradients ---- */
+
+static void make_values(struct rng *rng, float *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        values[i] = (float)rng_normal(rng);
+    }
+}
+
+/* Two routes of a step, against the gradients of bank.c, which golden tensors hold. */
+static void gradients_agree_with_the_bank(void)
+{
+    struct train_bank train = {0};
+    struct rng rng;
+    eng_compute *compute = NULL;
+    eng_model *model = NULL;
+    eng_error err = {0};
+    const char *const names[] = {"a", "b"};
+    const eng_model_info shape = {
+        .layers = 2, .hidden = 16, .heads = 2, .ffn = 32, .vocab = 40, .positions = 16, .types = 2};
+    eng_prompts_config config;
+    eng_prompts_defaults(&config);
+    config.deep = true;
+    config.modules = 3;
+    config.prompt_tokens = 4;
+    config.intrinsic = 5;
+    enum { LK = 6, Z = 30, A = 2 * 5 * 64, MERGED = 2 * 64 };
+    float mix[2][LK], merged[2][MERGED], dz[Z] = {0}, dA[A] = {0}, u[LK], droute[LK];
+    rng_seed(&rng, 9);
+    REQUIRE(eng_compute_start(2, NULL, &compute, &err) == ENG_OK &&
+            eng_model_random(&shape, 4, &model, &err) == ENG_OK &&
+            train_bank_init(&train, compute, model, &config, &rng, &err) == ENG_OK &&
+            train_bank_rows(&train, names, 2, &rng, &err) == ENG_OK);
+    for (size_t i = 0; i < LK; i++) {
+        u[i] = (float)rng_uniform(&rng);
+    }
+    const struct bank_noise noise = {u, 0.7f};
+    train_bank_modules(&train);
+    memset(train.dmodules, 0, LK * 64 * sizeof(float));
+    for (size_t r = 0; r < 2; r++) {
+        make_values(&rng, merged[r], MERGED);
+        bank_mix(train.bank, train.routes + r * LK, &noise, mix[r], NULL);
+        train_bank_route_gradient(&train, r, &noise, mix[r], merged[r]);
+        bank_za_gradient(train.bank, mix[r], merged[r], dz, dA);
+        bank_mix_gradient(train.bank, train.routes + r * LK, &noise, merged[r], droute);
+        CHECK(memcmp(droute, train.droutes + r * LK, sizeof droute) == 0);
+    }
+    train_bank_factor_gradient(&train);
+    for (size_t i = 0; i < Z; i++) {
+        CHECK_NEAR(train.dz[i], dz[i], 1e-4);
+    }
+    for (size_t i = 0; i < A; i++) {
+        CHECK_NEAR(train.dA[i], dA[i], 1e-4);
+    }
+    train_bank_fini(&train);
+    eng_model_free(model);
+    eng_compute_stop(compute);
+}
+
+/* ---- runs ---- */
+
+struct watch {
+    size_t stop_at, steps; /* stop_at 0: never */
+    double first, best;
+    size_t looks, minus;
+    int slow; /* microseconds a step */
+};
+
+static bool watch(void *arg, const eng_pretrain_progress *progress)
+{
+    struct watch *w = arg;
+    if (isfinite(progress->dev_score)) {
+        w->first = w->looks == 0 ? progress->dev_score : w->first;
+        w->best = progress->best ? progress->dev_score : w->best;
+        w->looks++;
+    }
+    w->steps += progress->step > 0;
+    w->minus += progress->task != NULL && strncmp(progress->task, "minus", 5) == 0;
+    if (w->slow > 0) {
+        usleep((useconds_t)w->slow);
+    }
+    return w->stop_at == 0 || progress->step < w->stop_at;
+}
+
+static eng_status pretrain(const eng_prompts_config *config, size_t threads, struct watch *w,
+                           eng_error *err)
+{
+    eng_compute *compute = NULL;
+    eng_status status = eng_compute_start(threads, NULL, &compute, err);
+    if (status == ENG_OK) {
+        status = eng_pretrain_prompts(compute, config, watch, w, err);
+        eng_compute_stop(compute);
+    }
+    return status;
+}
+
+static char *slurp(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "r");
+    char *bytes = file != NULL ? malloc(1 << 20) : NULL;
+    *size = bytes != NULL ? fread(bytes, 1, 1 << 20, file) : 0;
+    if (file != NULL) {
+        fclose(file);
+    }
+    return bytes;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    size_t n = 0, m = 0;
+    char *x = slurp(a, &n), *y = slurp(b, &m);
+    bool same = x != NULL && y != NULL && n == m && n > 1000 && memcmp(x, y, n) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
+/* No backbone and no head can do both tasks: only routes can. */
+static void routes_carry_the_task(void)
+{
+    struct place place;
+    struct watch w = {0};
+    char path[96];
+    const char *list;
+    eng_error err = {0};
+    eng_model *model = NULL;
+    eng_bank *bank = NULL;
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.prompt_tokens = 16;
+    config.intrinsic = 32;
+    config.schedule.steps = 160;
+    config.schedule.dev_every = 20;
+    CHECK(pretrain(&config, 2, &w, &err) == ENG_OK);
+    CHECK_INT(w.looks, 9);
+    CHECK_INT(w.steps, 160);
+    CHECK(w.minus > 50 && w.minus < 110);
+    CHECK(w.first <= 0.6); /* without a prompt the two tasks are one */
+    CHECK(w.best >= 0.7);
+    REQUIRE(eng_model_open(place.model, &model, &err) == ENG_OK);
+    CHECK(eng_bank_open(model, place.to, false, &bank, &err) == ENG_OK);
+    if (bank != NULL) {
+        const eng_bank_info *info = eng_bank_get_info(bank);
+        CHECK_INT(info->rows, 2);
+        CHECK_INT(info->modules, 4);
+        CHECK_INT(info->prompt_tokens, 16);
+        CHECK_INT(info->prompt_token_offset, 1000);
+        CHECK_NEAR(info->adapt_lr, 0.1, 1e-9);
+        CHECK_STR(eng_bank_row_name(bank, 0), "minus");
+        CHECK_STR(eng_bank_row_name(bank, 1), "plus");
+    }
+    eng_bank_free(bank);
+    eng_model_free(model);
+    CHECK(pretrain(&config, 2, &w, &err) == ENG_EINVAL); /* a bank is there */
+    remove_dir(place.dir);
+}
+
+static void stopped_and_resumed(void)
+{
+    struct place place;
+    char path[96], other[96], whole_last[96], parts_last[96];
+    const char *list;
+    eng_error err = {0};
+    struct watch w = {0};
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.neutral = 1;
+    config.deep = config.tied = true;
+    config.tau_end = 0.5;
+    config.dropout = 0.1;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+    snprintf(other, sizeof other, "%s/parts.bank.safetensors", place.dir);
+    config.to = other;
+    w = (struct watch){.stop_at = 7};
+    CHECK(pretrain(&config, 2, &w, &err) == ENG_ECANCELLED);
+    CHECK(pretrain(&config, 2, &w, &err) == ENG_EINVAL); /* a checkpoint, and no resume */
+    config.schedule.resume = true;
+    config.lr_route *= 2;
+    CHECK(pretrain(&config, 2, &w, &err) == ENG_EMISMATCH);
+    config.lr_route /= 2;
+    w = (struct watch){.stop_at = 19};
+    CHECK(pretrain(&config, 2, &w, &err) == ENG_ECANCELLED);
+    CHECK_INT(w.steps, 12);
+    w = (struct watch){0};
+    CHECK(pretrain(&config, 2, &w, &err) == ENG_OK);
+    CHECK(same_file(place.to, other));
+    snprintf(whole_last, sizeof whole_last, "%s/out.last.bank.safetensors", place.dir);
+    snprintf(parts_last, sizeof parts_last, "%s/parts.last.bank.safetensors", place.dir);
+    CHECK(same_file(whole_last, parts_last));
+    CHECK(access(place.to, F_OK) == 0);
+    remove_dir(place.dir);
+}
+
+static void killed_and_resumed(void)
+{
+    struct place place;
+    char path[96], other[96];
+    const char *list;
+    eng_error err = {0};
+    struct watch w = {0};
+    bool done = false;
+    int kills = 0;
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.schedule.save_every = 3;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+    snprintf(other, sizeof other, "%s/parts.bank.safetensors", place.dir);
+    config.to = other;
+    config.schedule.resume = true;
+    for (useconds_t i = 0; i < 5 && !done; i++) {
+        pid_t child = fork();
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            w = (struct watch){.slow = 3000};
+            _exit(pretrain(&config, 1, &w, &err) == ENG_OK ? 0 : 1);
+        }
+        int state = 0;
+        usleep(60000 + 17000 * i);
+        if (i < 4 && waitpid(child, &state, WNOHANG) == 0) {
+            kill(child, SIGKILL);
+            waitpid(child, &state, 0);
+            kills++;
+        } else if (i == 4) { /* and at last it may finish */
+            waitpid(child, &state, 0);
+        }
+        CHECK(!WIFEXITED(state) || WEXITSTATUS(state) == 0);
+        done = WIFEXITED(state);
+    }
+    CHECK(done);
+    CHECK(kills > 0);
+    CHECK(same_file(place.to, other));
+    remove_dir(place.dir);
+}
+
+static void groups_of_zero_stay(void)
+{
+    struct place place;
+    char path[96];
+    const char *list;
+    eng_error err = {0};
+    struct watch w = {0};
+    eng_model *model = NULL;
+    eng_bank *bank = NULL;
+    float route[4];
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.lr_route = 0;
+    config.schedule.steps = 3;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+    REQUIRE(eng_model_open(place.model, &model, &err) == ENG_OK &&
+            eng_bank_open(model, place.to, false, &bank, &err) == ENG_OK);
+    eng_bank_row(bank, 0, route);
+    for (size_t k = 0; k < 4; k++) {
+        CHECK(fabsf(route[k]) < 0.1f); /* a step of another group's size would be larger */
+    }
+    eng_bank_free(bank);
+    eng_model_free(model);
+    remove_dir(place.dir);
+}
+
+static void refusals(void)
+{
+    struct place place;
+    char path[96];
+    const char *list, *const none[] = {"/nowhere/tasks"}, *const first[] = {"other"};
+    eng_error err = {0};
+    struct watch w = {0};
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.tied = true;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "tied");
+    config = tiny(&place, path, &list);
+    config.to = "bank.safetensors";
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "to");
+    config = tiny(&place, path, &list);
+    config.tasks = none;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_ENOTFOUND);
+    config = tiny(&place, path, &list);
+    config.first = first;
+    config.n_first = 1;
+    config.first_steps = 3;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "first");
+    config = tiny(&place, path, &list);
+    config.prompt_tokens = 4000;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EMISMATCH);
+    config = tiny(&place, path, &list);
+    config.tau = 0;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "tau");
+    CHECK_INT(w.steps, 0);
+    remove_dir(place.dir);
+}
+
+int main(void)
+{
+    TESTS_BEGIN;
+    RUN(reorders_labels);
+    RUN(reorders_a_choice);
+    RUN(neutral_copies_differ);
+    RUN(draws_alike_and_in_order);
+    RUN(gradients_agree_with_the_bank);
+    RUN(routes_carry_the_task);
+    RUN(stopped_and_resumed);
+    RUN(killed_and_resumed);
+    RUN(groups_of_zero_stay);
+    RUN(refusals);
+    TESTS_END;
+}
