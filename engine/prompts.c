@@ -425,8 +425,8 @@ static eng_status score_task(struct prompts *p, const struct prompt_task *task, 
     eng_status status = ENG_OK;
     for (size_t r = 0; status == ENG_OK && r < task->rows; r++) {
         eng_route_mix(bank, p->train.routes + (task->row + r) * bank->info.route_len, p->mix);
-        status = tally_rows(&tally, &p->runner, bank, &task->dev[r], prompted ? p->mix : NULL, NULL,
-                            err);
+        const struct carried carried = {.mix = prompted ? p->mix : NULL};
+        status = tally_rows(&tally, &p->runner, bank, &task->dev[r], &carried, err);
     }
     *score = eng_task_get_type(task->task) == ENG_EXTRACTIVE ? tally_macro_f1(&tally)
                                                              : tally_accuracy(&tally);
