@@ -165,7 +165,7 @@ export async function job(main, id, live, me) {
   view.controls = controls(path, refresh);
   main.append(...heading(`${t('job')} ${id}`, { crumb: ['#/teach', t('teach')], beside: view.badge,
     actions: [view.controls.pause, view.controls.resume, view.controls.cancel] }),
-  h('section', { class: 'card' }, view.bar, h('div', { class: 'row' }, view.facts)), drawn, view.end,
+  h('section', { class: 'card' }, view.facts, view.bar), drawn, view.end,
   headed(t('events'), null, log));
   draw();
   await show();

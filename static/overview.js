@@ -165,7 +165,7 @@ function trafficCard(history) {
   const series = CLASSES.map(([digit, name]) => ({ name: t(name), points: rates(history, (samples) => ofClass(samples, digit)) }))
     .filter((one, i) => i === 0 || one.points.some((p) => p[1] > 0));
   return card(t('requests_s'), history.length > 2 ? chart(t('requests_s'), series,
-    { floor: 0, from: -EVERY * (KEEP - 1) / 1000, to: 0, xText: (v) => `${Math.round(v)} s` }) : loading());
+    { floor: 0, from: Math.min(-60, series[0].points[0]?.[0] ?? 0), to: 0, xText: (v) => `${Math.round(v)} s` }) : loading());
 }
 
 function statusLine(version, ready, up) {
@@ -177,9 +177,9 @@ function statusLine(version, ready, up) {
 }
 
 export function jobTable(jobs) {
-  return table([t('job'), t('task'), t('method'), t('state'), t('created')], jobs.map((one) => [
-    h('a', { href: `#/job/${encodeURIComponent(one.id)}` }, one.id), one.mp2.task || '–',
-    t(one.mp2.method || 'route'), stateBadge(one.status), time(one.created_at)]), t('jobs'));
+  return table([t('job'), t('task'), t('state'), t('method'), t('created')], jobs.map((one) => [
+    h('a', { href: `#/job/${encodeURIComponent(one.id)}`, title: one.id }, `${one.id.slice(0, 13)}…`),
+    one.mp2.task || '–', stateBadge(one.status), t(one.mp2.method || 'route'), time(one.created_at)]), t('jobs'));
 }
 
 /* ---- the page --------------------------------------------------------------------------------- */

@@ -163,7 +163,7 @@ function byName(place, chosen) {
   };
   name.addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(suggest, 200); });
   suggest();
-  fill(place, form([field(t('task'), name), names], t('choose'), choose, { class: 'card-part' }), asking);
+  fill(place, form([field(t('task'), name), names], t('choose'), choose), asking);
   if (chosen) {
     choose().catch((e) => fill(asking, fault(e)));
   }
