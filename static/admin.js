@@ -1,14 +1,12 @@
 /* admin.js: tenants, their keys and quotas; what was done (the audit log); backups. A key is shown once,
  * when it is made. "#/admin", "#/admin/tenant/NAME", "#/admin/audit", "#/admin/backup". */
 import { call, get, post, maybe, query, all, tenantPath } from './api.js';
-import { h, fill, field, card, headed, heading, table, facts, tags, time, short, bytes, duration, fault, notice, copyable,
-  badge, button, check, form, input, sure, empty } from './dom.js';
+import { h, fill, field, card, headed, heading, table, facts, time, short, bytes, duration, notice, copyable,
+  badge, button, act, hash, link, check, form, input, sure, empty } from './dom.js';
 import { t, named } from './strings.js';
 
 const SCOPES = ['predict', 'adapt', 'read', 'admin'];
 const QUOTAS = ['requests_per_minute', 'tokens_per_minute', 'concurrent', 'stored_examples', 'running_jobs', 'queued_jobs'];
-
-const tenantLink = (name) => h('a', { href: `#/admin/tenant/${encodeURIComponent(name)}` }, name);
 
 function tabs(current) {
   return h('nav', { class: 'tabs', 'aria-label': t('admin') }, [['', 'tenants'], ['audit', 'audit'], ['backup', 'backup']].map(([at, name]) =>
@@ -27,9 +25,9 @@ async function tenants(main) {
   const name = input({ required: true, maxlength: 64 });
   const make = async () => {
     const made = await post('/v1/admin/tenants', { name: name.value.trim() });
-    location.hash = `#/admin/tenant/${encodeURIComponent(made.name)}`;
+    location.hash = hash('admin/tenant', made.name);
   };
-  main.append(card(t('tenants'), table([t('tenant'), t('state'), t('settings'), t('created')], list.map((one) => [h('strong', {}, tenantLink(one.name)),
+  main.append(card(t('tenants'), table([t('tenant'), t('state'), t('settings'), t('created')], list.map((one) => [h('strong', {}, link('admin/tenant', one.name)),
     badge(t(one.disabled ? 'disabled' : 'enabled'), one.disabled ? 'warn' : 'good'), settingsText(one), time(one.created_at)]), t('tenants'))),
   card(t('new_tenant'), form([field(t('tenant_name'), name, t('tenant_name_hint'))], t('make_tenant'), make)));
 }
@@ -92,19 +90,14 @@ function keyState(key) {
 }
 
 function keyTable(keys, path, place, reload) {
-  const act = (question, name, work) => async () => {
-    if (await sure(t(question), t(name))) {
-      try {
-        await work();
-      } catch (e) {
-        notice(e.message);
-      }
-      await reload();
+  const asked = (name, work, said) => async () => {
+    if (await sure(t(`sure_${name}`), t(name))) {
+      await act(work, said, reload);
     }
   };
   const at = (key) => `${path}/keys/${encodeURIComponent(key.id)}`;
-  const revoke = (key) => act('sure_revoke', 'revoke', async () => { await call('DELETE', at(key)); notice(t('revoked')); });
-  const rotate = (key) => act('sure_rotate', 'rotate', async () => showKey(place, (await post(`${at(key)}/rotate`, { grace_seconds: 86400 })).key));
+  const revoke = (key) => asked('revoke', () => call('DELETE', at(key)), 'revoked');
+  const rotate = (key) => asked('rotate', async () => showKey(place, (await post(`${at(key)}/rotate`, { grace_seconds: 86400 })).key));
   const live = (key) => !key.revoked_at && !(key.expires_at && key.expires_at <= Date.now() / 1000);
   return table([t('key'), t('state'), t('note'), t('scopes'), t('created'), t('expires'), ['', 'acts']], keys.map((key) => [h('code', {}, key.id), keyState(key),
     key.label || '–', key.scopes.join(', '), time(key.created_at), key.expires_at ? time(key.expires_at) : t('never'), live(key) ? [
@@ -134,7 +127,7 @@ function detailText(detail) {
 async function audit(main) {
   const place = h('div', {}), rows = [];
   let after;
-  const more = button(t('more'), () => load().catch((e) => notice(e.message)));
+  const more = button(t('more'), () => act(load));
   async function load() {
     const list = await maybe(get(`/v1/admin/audit${query({ limit: 50, after })}`));
     if (!list) {
@@ -142,10 +135,10 @@ async function audit(main) {
       return;
     }
     rows.push(...list.data);
-    after = rows.length ? list.last_id || rows.at(-1).id : undefined;
+    after = rows.length ? rows.at(-1).id : undefined;
     more.hidden = !list.has_more;
     fill(place, rows.length ? [table([t('when'), t('actor'), t('action'), t('object'), [t('detail'), 'wide']], rows.map((one) => [time(one.created_at),
-      one.actor ? `${one.actor.tenant || ''} ${one.actor.key || ''}` : '–', one.action, one.object || '–', detailText(one.detail)]), t('audit')),
+      one.actor ? [one.actor.tenant, one.actor.key, one.actor.user].filter((who) => who).join(' ') : '–', one.action, one.object || '–', detailText(one.detail)]), t('audit')),
     h('div', { class: 'row' }, more)] : empty(t('no_audit_yet')));
   }
   main.append(headed(t('audit'), null, h('p', { class: 'hint' }, t('audit_hint')), place));

@@ -9,7 +9,7 @@ import { t } from './strings.js';
 
 const KEY = 'mp2.key';
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, message, problems) {
     super(message);
     this.status = status;

@@ -46,6 +46,10 @@ export function input(props) {
   return h('input', { autocomplete: 'off', spellcheck: 'false', ...props });
 }
 
+export const hash = (page, name) => `#/${page}/${encodeURIComponent(name)}`;
+
+export const link = (page, name, text = name, props = {}) => h('a', { href: hash(page, name), ...props }, text);
+
 export function select(options, chosen, props) {
   return h('select', props, options.map(([value, text]) =>
     h('option', { value, selected: value === chosen }, text)));
@@ -182,6 +186,21 @@ export function notice(text) {
   place.textContent = text;
   clearTimeout(clearing);
   clearing = setTimeout(() => { place.textContent = ''; }, 5000);
+}
+
+/* Does `work`, says `said`, then `then`; or says what went wrong. */
+export async function act(work, said, then) {
+  try {
+    await work();
+    if (said) {
+      notice(t(said));
+    }
+    if (then) {
+      await then();
+    }
+  } catch (e) {
+    notice(e.message);
+  }
 }
 
 /* Asks before something that cannot be taken back lightly; resolves to true or false. */

@@ -5,12 +5,11 @@
  * The job itself is read again when an event says that its state changed, and every two seconds for the
  * estimate. A server that was restarted takes the job up again; the stream goes on where it broke off. */
 import { get, post, follow, jobPath, taskPath, all, maybe } from './api.js';
-import { h, fill, card, headed, heading, facts, grid, percent, short, duration, time, fault, notice, button,
+import { h, fill, card, headed, heading, facts, grid, percent, short, duration, time, fault, act, link, button,
   stateBadge, badge, details, sure } from './dom.js';
 import { chart, confusionView } from './charts.js';
 import { t } from './strings.js';
 import { tryBox } from './play.js';
-import { taskLink } from './tasks.js';
 import { errorTable } from './task.js';
 
 const OVER = ['succeeded', 'failed', 'cancelled'];
@@ -61,18 +60,10 @@ function wrongCards({ confusion, errors }) {
 function publishCard(job, task, versions, mayAdapt, reload) {
   const mine = job.mp2.version, current = task.current;
   const before = versions.find((one) => one.version < mine);
-  const move = (number, said) => async () => {
-    try {
-      await post(`${taskPath(task.name)}/current`, { version: number });
-      notice(t(said));
-      await reload();
-    } catch (e) {
-      notice(e.message);
-    }
-  };
+  const move = (number, said) => () => act(() => post(`${taskPath(task.name)}/current`, { version: number }), said, reload);
   const out = current === mine;
   return card(t('publish_title'), h('p', {}, badge(out ? t('published') : t('not_published'), out ? 'good' : 'warn'), ' ',
-    t(out ? 'published_as' : 'published_other', { version: mine, current: current ?? '–' }), ' ', taskLink(task.name)),
+    t(out ? 'published_as' : 'published_other', { version: mine, current: current ?? '–' }), ' ', link('task', task.name)),
   mayAdapt ? h('div', { class: 'row' }, out ? before ? button(t('back_to', { version: before.version }), move(before.version, 'rolled')) : null
     : h('button', { type: 'button', onclick: move(mine, 'published_now') }, t('publish', { version: mine }))) : null);
 }
@@ -80,19 +71,12 @@ function publishCard(job, task, versions, mayAdapt, reload) {
 /* ---- the page --------------------------------------------------------------------------------- */
 
 function controls(path, reload) {
-  const act = (name, ask) => button(t(name), async () => {
-    if (ask && !await sure(t(ask), t(name))) {
-      return;
+  const one = (name, ask) => button(t(name), async () => {
+    if (!ask || await sure(t(ask), t(name))) {
+      await act(() => post(`${path}/${name}`, {}), `${name}_said`, reload);
     }
-    try {
-      await post(`${path}/${name}`, {});
-      notice(t(`${name}_said`));
-    } catch (e) {
-      notice(e.message);
-    }
-    reload();
   }, name === 'cancel' ? { class: 'danger' } : {});
-  return { pause: act('pause'), resume: act('resume'), cancel: act('cancel', 'sure_cancel') };
+  return { pause: one('pause'), resume: one('resume'), cancel: one('cancel', 'sure_cancel') };
 }
 
 function showState(view, job, events) {
@@ -103,7 +87,7 @@ function showState(view, job, events) {
   view.bar.hidden = over;
   view.bar.value = steps ? step / steps : 0;
   fill(view.badge, stateBadge(job.status));
-  fill(view.facts, facts([[t('task'), job.status === 'succeeded' ? taskLink(job.mp2.task) : job.mp2.task],
+  fill(view.facts, facts([[t('task'), job.status === 'succeeded' ? link('task', job.mp2.task) : job.mp2.task],
     [t('method'), t(job.mp2.method || 'route')], [t('step'), steps && !over ? `${step} / ${steps}` : null],
     [t('left'), !over && job.status === 'running' && left > 0 ? duration(left) : null],
     [t('created'), time(job.created_at)], [t('finished'), job.finished_at ? time(job.finished_at) : null],

@@ -6,7 +6,7 @@
  * /v1/admin/stats, which only an admin's key may read. */
 import { get, maybe, metrics } from './api.js';
 import { h, fill, card, headed, heading, badge, stateBadge, grid, table, time, short, bytes, duration,
-  loading } from './dom.js';
+  link, loading } from './dom.js';
 import { chart, meters, spark } from './charts.js';
 import { t, named } from './strings.js';
 
@@ -141,23 +141,12 @@ function refusedCard(history) {
     : h('p', { class: 'soft' }, t('none_refused')));
 }
 
-/* Every {used|now|value, limit|max} that the server names, whatever it names. */
-function limitsOf(stats) {
-  const found = [];
-  const limits = (stats && stats.limits) || {};
-  for (const [name, one] of Object.entries(limits)) {
-    const limit = one && typeof one === 'object' ? one.limit ?? one.max : one;
-    const value = one && typeof one === 'object' ? one.used ?? one.now ?? one.value : undefined;
-    if (typeof limit === 'number' && typeof value === 'number' && limit > 0) {
-      const text = /bytes|memory/.test(name) ? bytes : short;
-      found.push({ label: named('limit', name), value, limit, text: `${text(value)} / ${text(limit)}` });
-    }
-  }
-  return found;
-}
-
+/* The nearest limit first. */
 function limitsCard(stats) {
-  const items = limitsOf(stats);
+  const items = Object.entries((stats && stats.limits) || {}).map(([name, { used, limit }]) => {
+    const text = /bytes/.test(name) ? bytes : short;
+    return { label: named('limit', name), value: used, limit, text: `${text(used)} / ${text(limit)}` };
+  }).sort((a, b) => b.value / b.limit - a.value / a.limit);
   return items.length ? card(t('limits'), meters(items)) : null;
 }
 
@@ -178,7 +167,7 @@ function statusLine(version, ready, up) {
 
 export function jobTable(jobs) {
   return table([t('job'), t('task'), t('state'), t('method'), t('created')], jobs.map((one) => [
-    h('a', { href: `#/job/${encodeURIComponent(one.id)}`, title: one.id }, `${one.id.slice(0, 13)}…`),
+    link('job', one.id, `${one.id.slice(0, 13)}…`, { title: one.id }),
     one.mp2.task || '–', stateBadge(one.status), t(one.mp2.method || 'route'), time(one.created_at)]), t('jobs'));
 }
 

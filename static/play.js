@@ -102,7 +102,7 @@ function codeView(body) {
 
 /* [{title, target}]: targets asked side by side with one input; `spec` says its type and fields. `before`
  * are controls above the input; `sample` fills them and the input in. */
-export function askForm(spec, targets, { before, sample } = {}) {
+function askForm(spec, targets, { before, sample } = {}) {
   const { parts, read, write } = inputForm(spec);
   const place = h('div', { 'aria-live': 'polite' });
   const ask = async () => {

@@ -9,7 +9,7 @@ import { t } from './strings.js';
 
 const SHOWN = 300;
 
-export const looksLikeJson = (text) => /^[\s\uFEFF]*\{/.test(text);
+const looksLikeJson = (text) => /^[\s\uFEFF]*\{/.test(text);
 
 /* Sends rows as a file; what comes back describes it. Throws, with the rows' faults, when none is good. */
 export function upload(text, name) {
@@ -74,7 +74,7 @@ function readCsv(text) {
     ({ line, value: Object.fromEntries(cells.map((cell, i) => [head.cells[i] || String(i + 1), cell])) }));
 }
 
-export function readRows(text) {
+function readRows(text) {
   return looksLikeJson(text) ? readJsonl(text) : readCsv(text);
 }
 

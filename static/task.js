@@ -2,11 +2,12 @@
  * scores, how well it does on rows of yours, and where it can be asked. */
 import { call, get, post, maybe, query, taskPath, all } from './api.js';
 import { h, fill, field, card, headed, heading, facts, table, tags, tag, badge, percent, short, time, fault,
-  notice, save, sure, button, fileButton, form, input, stateBadge } from './dom.js';
+  notice, act, hash, link, save, sure, button, fileButton, form, input, stateBadge } from './dom.js';
 import { routeView, confusionView } from './charts.js';
 import { t } from './strings.js';
 import { tryBox, inputText } from './play.js';
 import { upload } from './rows.js';
+import { readExport } from './tasks.js';
 
 const SCORES = ['accuracy', 'macro_f1', 'exact_match', 'f1'];
 
@@ -31,7 +32,7 @@ function editForm(one, path) {
     }
     const changed = await call('PATCH', path, body);
     notice(t('saved'));
-    const there = `#/task/${encodeURIComponent(changed.name)}`;
+    const there = hash('task', changed.name);
     if (location.hash === there) {
       dispatchEvent(new Event('hashchange'));
     } else {
@@ -56,7 +57,7 @@ function aboutCard(one, current, mayAdapt, path) {
 
 function nearOnes(similar) {
   return similar.data.map((one) => routeView(one.name, one.route, { caption: [
-    one.source === 'task' ? h('a', { href: `#/task/${encodeURIComponent(one.name)}` }, one.name) : one.name, h('br'),
+    one.source === 'task' ? link('task', one.name) : one.name, h('br'),
     h('span', { class: 'soft' }, `${t('similarity')} ${one.similarity.toFixed(2)}${one.source === 'bank' ? ` · ${t('of_bank')}` : ''}`)] }));
 }
 
@@ -76,34 +77,15 @@ async function download(path, one) {
 }
 
 function versionsCard(list, path, mayAdapt, reload) {
-  const act = (work, said) => async () => {
-    try {
-      await work();
-      if (said) {
-        notice(t(said));
-        await reload();
-      }
-    } catch (e) {
-      notice(e.message);
-    }
-  };
-  const roll = (number) => act(() => post(`${path}/current`, { version: number }), 'rolled');
-  const take = async (text) => act(async () => {
-    let body = null;
-    try {
-      body = JSON.parse(text);
-    } catch {
-      throw new Error(t('not_an_export'));
-    }
-    await post(`${path}/versions`, { ...body, current: false });
-  }, 'imported_version')();
+  const roll = (number) => () => act(() => post(`${path}/current`, { version: number }), 'rolled', reload);
+  const take = (text) => act(() => post(`${path}/versions`, { ...readExport(text), current: false }), 'imported_version', reload);
   return headed(t('versions'), mayAdapt ? fileButton(t('import'), '.json,application/json', take) : null,
     table([[t('version'), 'num'], t('method'), t('scores'), t('created'), t('job'), ['', 'acts']], list.map((one) => [
       String(one.version), [t(one.method || '–'), one.started_from ? h('div', { class: 'hint' }, `${t('started_from')} ${one.started_from}`) : null],
-      score(one.metrics), time(one.created_at), one.job ? h('a', { href: `#/job/${encodeURIComponent(one.job)}` }, t('job')) : '–',
+      score(one.metrics), time(one.created_at), one.job ? link('job', one.job, t('job')) : '–',
       [one.current ? badge(t('current'), 'good') : mayAdapt ? button(t('make_current'), roll(one.version),
         { class: 'plain small', 'aria-label': `${t('make_current')} ${one.version}` }) : null,
-      button(t('export'), act(() => download(path, one)), { class: 'plain small', 'aria-label': `${t('export')} ${one.version}` })]]), t('versions')));
+      button(t('export'), () => act(() => download(path, one)), { class: 'plain small', 'aria-label': `${t('export')} ${one.version}` })]]), t('versions')));
 }
 
 /* ---- how well it does ------------------------------------------------------------------------- */
@@ -113,7 +95,7 @@ export function errorTable(errors, title) {
     String(one.row), inputText(one.input), one.label, one.predicted, percent(one.score)]), title);
 }
 
-export function evaluationView(found) {
+function evaluationView(found) {
   const errors = found.errors || [];
   return [facts([...SCORES.filter((name) => typeof found[name] === 'number').map((name) => [t(name), h('strong', {}, percent(found[name]))]),
     [t('loss'), typeof found.loss === 'number' ? found.loss.toFixed(3) : null], [t('rows_count'), short(found.rows)]]),
@@ -146,7 +128,7 @@ function usersCard(one, me, current, jobs) {
     ['Hugging Face', h('code', {}, `/hf/${encodeURIComponent(me.tenant.name)}/${name}`)],
     ['Open Inference', h('code', {}, `/v2/models/${name}/infer`)]]),
   mine.length ? [h('h3', {}, t('its_jobs')), table([t('job'), t('state'), t('created')], mine.map((job) => [
-    h('a', { href: `#/job/${encodeURIComponent(job.id)}` }, job.id), stateBadge(job.status), time(job.created_at)]), t('its_jobs'))] : null);
+    link('job', job.id), stateBadge(job.status), time(job.created_at)]), t('its_jobs'))] : null);
 }
 
 /* ---- the page --------------------------------------------------------------------------------- */
@@ -160,13 +142,7 @@ export async function task(main, name, live, me) {
   const one = await get(path);
   const remove = async () => {
     if (await sure(t('sure_delete'), t('delete'))) {
-      try {
-        await call('DELETE', path);
-        notice(t('deleted'));
-        location.hash = '#/tasks';
-      } catch (e) {
-        notice(e.message);
-      }
+      await act(() => call('DELETE', path), 'deleted', () => { location.hash = '#/tasks'; });
     }
   };
   async function load() {
@@ -182,6 +158,6 @@ export async function task(main, name, live, me) {
       h('div', { class: 'grid' }, mayPredict && mayAdapt && current ? evaluateCard(fresh, path) : null, usersCard(fresh, me, current, jobs.data)));
   }
   main.append(...heading(name, { crumb: ['#/tasks', t('tasks')], beside: tag(t(one.type)), actions: mayAdapt ? [
-    h('a', { class: 'button plain', href: `#/teach/${encodeURIComponent(name)}` }, t('teach_more')), button(t('delete'), remove, { class: 'danger' })] : null }), place);
+    link('teach', name, t('teach_more'), { class: 'button plain' }), button(t('delete'), remove, { class: 'danger' })] : null }), place);
   await load();
 }

@@ -3,14 +3,12 @@
  * ten. */
 import { get, post, query, taskPath } from './api.js';
 import { h, fill, field, heading, input, select, table, tags, time, button, fileButton, form, fault,
-  notice, empty, loading } from './dom.js';
+  notice, act, hash, link, empty, loading } from './dom.js';
 import { t } from './strings.js';
 
 export const TYPES = ['classification', 'pair', 'choice', 'extractive'];
 const SORTS = ['name', '-name', '-created', 'created'];
 const SIZES = ['25', '50', '100'];
-
-export const taskLink = (name) => h('a', { href: `#/task/${encodeURIComponent(name)}` }, name);
 
 export const labelled = (type) => type === 'classification' || type === 'pair';
 
@@ -18,17 +16,20 @@ export const splitLabels = (text) => text.split(/[,，、\n]/).map((one) => one.
 
 /* ---- making one ------------------------------------------------------------------------------- */
 
+/* The version that a file holds. */
+export function readExport(text) {
+  try {
+    const from = JSON.parse(text);
+    if (from.type && from.task) {
+      return from;
+    }
+  } catch { /* not even JSON */ }
+  throw new Error(t('not_an_export'));
+}
+
 /* A task from an exported version: its form under a new name, then the version itself. */
 async function importTask(text, name) {
-  let from;
-  try {
-    from = JSON.parse(text);
-  } catch {
-    throw new Error(t('not_an_export'));
-  }
-  if (!from || !from.type || !from.task) {
-    throw new Error(t('not_an_export'));
-  }
+  const from = readExport(text);
   const wanted = { name: name || from.task, type: from.type };
   for (const key of ['labels', 'template']) {
     if (from[key]) {
@@ -61,13 +62,13 @@ function newTask() {
       }
     }
     const made = await post('/v1/tasks', body);
-    location.hash = `#/task/${encodeURIComponent(made.name)}`;
+    location.hash = hash('task', made.name);
   };
   const take = async (text) => {
     try {
       const made = await importTask(text, name.value.trim());
       notice(t('imported'));
-      location.hash = `#/task/${encodeURIComponent(made)}`;
+      location.hash = hash('task', made);
     } catch (e) {
       fill(wrong, fault(e));
     }
@@ -80,15 +81,7 @@ function newTask() {
 /* ---- what can be undone ----------------------------------------------------------------------- */
 
 function deletedTasks(list, reload) {
-  const restore = async (name) => {
-    try {
-      await post(`${taskPath(name)}/restore`, {});
-      notice(t('restored'));
-      reload();
-    } catch (e) {
-      notice(e.message);
-    }
-  };
+  const restore = (name) => act(() => post(`${taskPath(name)}/restore`, {}), 'restored', reload);
   return h('details', { class: 'card' }, h('summary', {}, `${t('deleted_tasks')} (${list.length})`),
     table([t('name'), t('type'), t('changed'), ['', 'acts']], list.map((one) => [one.name, t(one.type), time(one.deleted_at || one.updated_at),
       button(t('restore'), () => restore(one.name), { class: 'plain small', 'aria-label': `${t('restore')} ${one.name}` })]), t('deleted_tasks')));
@@ -98,7 +91,7 @@ function deletedTasks(list, reload) {
 
 function rows(list) {
   return table([t('name'), t('type'), t('labels'), [t('version'), 'num'], t('created'), t('changed')],
-    list.data.map((one) => [h('strong', {}, taskLink(one.name)), t(one.type), tags(one.labels, 6),
+    list.data.map((one) => [h('strong', {}, link('task', one.name)), t(one.type), tags(one.labels, 6),
       one.current === null ? '–' : String(one.current), time(one.created_at), time(one.updated_at)]), t('tasks'));
 }
 

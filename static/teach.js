@@ -2,7 +2,7 @@
  * would cost, start it. The job has a page of its own (job.js). */
 import { get, post, maybe } from './api.js';
 import { h, fill, field, select, card, headed, heading, fault, input, form, fileButton, button, facts, duration,
-  short, loading, details } from './dom.js';
+  short, hash, loading, details } from './dom.js';
 import { t } from './strings.js';
 import { jobTable } from './overview.js';
 import { upload, checkedView, refusedView } from './rows.js';
@@ -103,7 +103,7 @@ function startForm(file, model, taskName, live) {
   const cost = h('div', { 'aria-live': 'polite' }, loading());
   const start = async () => {
     const job = await post('/v1/fine_tuning/jobs', body());
-    location.hash = `#/job/${encodeURIComponent(job.id)}`;
+    location.hash = hash('job', job.id);
   };
   const made = form([parts, cost], t('start'), start);
   const soon = keepEstimating(live, body, cost);

@@ -62,3 +62,49 @@ def test_one_refusal_is_shown(page, server):
     page.get_by_label("Name of a new tenant").fill("no/such name")
     page.get_by_role("button", name="Make a tenant").click()
     expect(page.locator("main").get_by_role("alert")).to_contain_text("name")
+
+
+def test_rotate_a_key(page, server):
+    server.post("/v1/admin/tenants", {"name": "rotating"})
+    old = server.make_key("rotating", ["read"], label="rotated")
+    enter(page, server.admin_key, "admin/tenant/rotating")
+    page.get_by_role("button", name=re.compile("^Rotate key_")).click()
+    page.get_by_role("dialog").get_by_role("button", name="Rotate").click()
+    new = page.locator("pre").inner_text()
+    assert new != old
+    for key in (old, new):
+        assert server.get("/v1/me", key=key).json()["key"]["scopes"] == ["read"]
+    expect(page.get_by_role("region", name="keys").locator("tbody tr")).to_have_count(2)
+    page.reload()
+    expect(page.get_by_role("region", name="keys").locator("tbody tr")).to_have_count(2)
+    assert new not in page.content()
+
+
+def test_audit_log(page, server):
+    """What was done is told, newest first, a page at a time; texts of others are shown as texts."""
+    server.post("/v1/admin/tenants", {"name": "audited"})
+    for i in range(52):
+        server.make_key("audited", ["read"], label=f"<b>{i}</b>")
+    enter(page, server.admin_key, "admin/audit")
+    rows = page.get_by_role("region", name="Audit log").locator("tbody tr")
+    expect(rows).to_have_count(50)
+    expect(rows.first).to_contain_text("key.create")
+    expect(rows.first).to_contain_text("<b>51</b>")
+    page.get_by_role("button", name="More").click()
+    expect(rows.nth(52)).to_contain_text("tenant.create")
+    expect(rows.nth(52)).to_contain_text("audited")
+
+
+def test_backup(open_tab, make_server, tmp_path, server):
+    tab = open_tab(server)
+    enter(tab, server.admin_key, "admin/backup")
+    tab.get_by_role("button", name="Back up now").click()
+    expect(tab.locator("main").get_by_role("alert")).to_contain_text("backup_dir")  # not set here
+    keeping = make_server(backup_dir=str(tmp_path))
+    tab = open_tab(keeping)
+    enter(tab, keeping.admin_key, "admin")
+    tab.get_by_role("link", name="Backup").click()
+    tab.get_by_label("Name of the file").fill("from-browser.db")
+    tab.get_by_role("button", name="Back up now").click()
+    expect(tab.get_by_text("The backup is made.")).to_be_visible()
+    assert (tmp_path / "from-browser.db").stat().st_size > 0

@@ -111,7 +111,12 @@ def test_every_word_is_in_the_table():
             assert word in known, f"{name}: no word for {word}"
 
 
-def test_modules_import_what_is_there():
+def test_modules_import_what_is_there_and_used():
     for name, text in sources(".js"):
-        for target in re.findall(r"from '\./([^']+)'", text):
+        for names, target in re.findall(r"import \{([^}]*)\} from '\./([^']+)'", text):
             assert target in FILES, f"{name}: {target}"
+            exporter = (STATIC / target).read_text(encoding="utf-8")
+            for one in names.replace("\n", " ").split(","):
+                one = one.strip()
+                assert re.search(rf"^export (async )?(function|const|class) {one}\b", exporter, re.M), f"{name}: {one}"
+                assert len(re.findall(rf"\b{one}\b", text)) > 1, f"{name}: {one} is not used"
