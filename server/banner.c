@@ -5,26 +5,13 @@
 #include "server/config.h"
 #include "server/http.h"
 #include "server/log.h"
+#include "server/metrics.h"
 #include "server/tls.h"
 
 #include <stdio.h>
-#include <unistd.h>
 #include <uv.h>
 
 #define MIB 1048576.0
-
-static double resident_bytes(void)
-{
-    long size = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file != NULL) {
-        if (fscanf(file, "%ld %ld", &size, &resident) != 2) {
-            resident = 0;
-        }
-        fclose(file);
-    }
-    return (double)resident * (double)sysconf(_SC_PAGESIZE);
-}
 
 static void print_model(const struct server *server)
 {
@@ -55,7 +42,7 @@ static void print_memory(const struct server *server, const struct cgroup_limits
     const struct config *config = server->config;
     struct batcher_stats stats;
     batcher_get_stats(server->batcher, &stats);
-    double now = resident_bytes();
+    double now = metrics_resident_bytes();
     double more = (double)config->max_body_memory + (double)config->queue_bytes +
                   (double)config->max_connections * (double)config->connection_memory;
     printf("workspace  %.1f MiB, %zu tokens a batch\n", (double)stats.workspace_bytes / MIB,

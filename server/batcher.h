@@ -120,6 +120,7 @@ struct batcher_stats {
     uint64_t dropped; /* inputs of cancelled, late or failed predictions, not computed */
     size_t budget_tokens, max_tokens, workspace_bytes;
     double tokens_per_second; /* at calibration */
+    double gemm_gflops;       /* what that means for the backbone's matrix products alone */
 };
 
 /* Live: counted up by the batcher's threads, read by any. */

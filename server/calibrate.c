@@ -32,6 +32,14 @@ static eng_status probe(struct batcher *b, const int32_t *ids, size_t len, size_
     return status;
 }
 
+/* Of one token in the linear layers: query, key, value and output (H, H), both of the feed-forward
+ * (H, F), a multiplication and an addition for each weight. */
+static double gemm_operations(const eng_model_info *info)
+{
+    double hidden = (double)info->hidden, ffn = (double)info->ffn;
+    return (double)info->layers * 2 * (4 * hidden * hidden + 2 * hidden * ffn);
+}
+
 /* Doubles a batch until it takes the target time, then scales: the budget in tokens. Also warms up. */
 static eng_status calibrate(struct batcher *b, const float *mix, eng_error *err)
 {
@@ -58,6 +66,7 @@ static eng_status calibrate(struct batcher *b, const float *mix, eng_error *err)
     double budget = target > 0 ? rate * target : (double)b->options.max_tokens;
     size_t tokens = budget < (double)b->options.max_tokens ? (size_t)budget : b->options.max_tokens;
     b->stats.tokens_per_second = rate;
+    b->stats.gemm_gflops = rate * gemm_operations(eng_model_get_info(b->options.model)) * 1e-9;
     b->stats.budget_tokens = tokens > positions ? tokens : positions;
     return ENG_OK;
 }

@@ -56,6 +56,7 @@ const struct endpoint endpoints[] = {
     {"PATCH", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_JSON, LIMIT_JSON, API_NATIVE, "keys", ep_key_update, NULL},
     {"DELETE", "/v1/admin/tenants/{tenant}/keys/{key}", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "keys", ep_key_revoke, NULL},
     {"POST", "/v1/admin/tenants/{tenant}/keys/{key}/rotate", ADMIN, BODY_JSON_OPTIONAL, LIMIT_JSON, API_NATIVE, "keys", ep_key_rotate, NULL},
+    {"GET", "/v1/admin/stats", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "stats", ep_stats, NULL},
     {"GET", "/v1/admin/audit", ADMIN, BODY_NONE, LIMIT_NONE, API_NATIVE, "audit", ep_audit, NULL},
     {"POST", "/v1/admin/backup", ADMIN, BODY_JSON_OPTIONAL, LIMIT_JSON, API_NATIVE, "backup", ep_backup, NULL},
 

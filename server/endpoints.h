@@ -124,6 +124,9 @@ void ep_usage(struct request *req);
 void ep_backup(struct request *req);
 void ep_audit(struct request *req);
 
+/* stats.c */
+void ep_stats(struct request *req);
+
 /* ep_files.c */
 extern const struct body_sink upload_sink;
 void ep_files_create(struct request *req);

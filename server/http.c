@@ -15,6 +15,7 @@
  */
 #include "server/http_internal.h"
 #include "server/log.h"
+#include "server/stats.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -356,6 +357,7 @@ static void on_sweep(uv_timer_t *timer)
         sweep_conn(http, conn, now);
     }
     sweep_parked(http, now);
+    stats_tick(http->server);
 }
 
 /* ---- starting ------------------------------------------------------------------------------------------------ */

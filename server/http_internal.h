@@ -189,6 +189,13 @@ void http_kick(struct http *http); /* run libmicrohttpd soon: after a resume, or
 /* http_metrics.c */
 bool http_counters_new(struct http *http); /* false: out of memory */
 void http_count(struct request *req);
+#define HTTP_CLASSES 4 /* 2xx, 3xx, 4xx, 5xx */
+struct http_totals {
+    uint64_t answers[HTTP_CLASSES];
+    uint64_t rejected[REJECT_REASONS];
+};
+void http_get_totals(const struct http *http, struct http_totals *out);
+void http_reject_name(size_t reason, char *text, size_t size);
 void http_write_metrics(struct metrics_out *out, void *arg);
 
 /* admit.c */

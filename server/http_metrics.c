@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_ANSWERS 24 /* statuses counted for an endpoint; the last is "other" */
 
@@ -40,6 +41,29 @@ void http_count(struct request *req)
 static const char *const api_names[] = {"native", "openai", "hf", "oip"};
 static const char *const reject_names[REJECT_QUOTA] = {"gate",      "auth", "full",     "draining",
                                                        "too_large", "slow", "deadline", "address"};
+
+void http_reject_name(size_t reason, char *text, size_t size)
+{
+    bool quota = reason >= REJECT_QUOTA;
+    snprintf(text, size, "%s%s", quota ? "quota_" : "",
+             quota ? quota_member((enum quota_kind)(reason - REJECT_QUOTA)) : reject_names[reason]);
+}
+
+void http_get_totals(const struct http *http, struct http_totals *out)
+{
+    memset(out, 0, sizeof *out);
+    for (size_t row = 0; row <= endpoints_count; row++) {
+        for (size_t k = 0; k < MAX_ANSWERS; k++) {
+            int class = counted_statuses[k] / 100 - 2;
+            if (class >= 0 && class < HTTP_CLASSES) {
+                out->answers[class] += counter_value(&http->answers[row * MAX_ANSWERS + k]);
+            }
+        }
+    }
+    for (size_t i = 0; i < REJECT_REASONS; i++) {
+        out->rejected[i] = counter_value(&http->rejected[i]);
+    }
+}
 
 static void row_labels(size_t row, char *text, size_t size)
 {
@@ -81,10 +105,9 @@ void http_write_metrics(struct metrics_out *out, void *arg)
     write_requests(out, http);
     metrics_family(out, "mp2_rejected_total", "counter", "Requests turned away.");
     for (size_t i = 0; i < REJECT_REASONS; i++) {
-        char labels[64];
-        snprintf(labels, sizeof labels, "reason=\"%s%s\"", i < REJECT_QUOTA ? "" : "quota_",
-                 i < REJECT_QUOTA ? reject_names[i]
-                                  : quota_member((enum quota_kind)(i - REJECT_QUOTA)));
+        char name[48], labels[64];
+        http_reject_name(i, name, sizeof name);
+        snprintf(labels, sizeof labels, "reason=\"%s\"", name);
         metrics_sample(out, "mp2_rejected_total", labels,
                        (double)counter_value(&http->rejected[i]));
     }

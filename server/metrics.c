@@ -164,6 +164,13 @@ static void resident_pages(double *size, double *resident)
     *resident = (double)b;
 }
 
+double metrics_resident_bytes(void)
+{
+    double size = 0, resident = 0;
+    resident_pages(&size, &resident);
+    return resident * (double)sysconf(_SC_PAGESIZE);
+}
+
 static void write_process(struct metrics_out *out, void *arg)
 {
     const struct metrics *metrics = arg;

@@ -36,6 +36,8 @@ void histogram_add(struct histogram *histogram, double value); /* value >= 0 */
 extern const double seconds_bounds[]; /* 0.5 ms … 60 s */
 extern const size_t seconds_bounds_count;
 
+double metrics_resident_bytes(void); /* of this process */
+
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *metrics);
 /* At most 32 sections. */

@@ -3,6 +3,7 @@
 #include "server/jobs.h"
 #include "server/server.h"
 #include "server/serving.h"
+#include "server/stats.h"
 #include "server/upkeep.h"
 
 const struct server_part server_parts[] = {
@@ -10,6 +11,7 @@ const struct server_part server_parts[] = {
     {"batcher", batcher_part_start, NULL, batcher_part_idle, batcher_part_stop},
     {"jobs", jobs_part_start, jobs_part_drain, jobs_part_idle, jobs_part_stop},
     {"upkeep", upkeep_part_start, NULL, NULL, upkeep_part_stop},
+    {"stats", stats_part_start, NULL, NULL, stats_part_stop},
     {"backup", NULL, backup_part_drain, backup_part_idle, backup_part_stop},
 };
 const size_t server_parts_count = sizeof server_parts / sizeof server_parts[0];

@@ -26,6 +26,7 @@ struct http;
 struct registry;
 struct batcher;
 struct jobs;
+struct stats;
 struct usage;
 struct upkeep;
 struct job_streams;
@@ -59,6 +60,7 @@ struct server {
     struct jobs *jobs;
     struct usage *usage; /* NULL once the server stops */
     struct upkeep *upkeep;
+    struct stats *stats;
     struct job_streams *job_streams; /* until the loop is freed, as are the prompts */
     struct prompts *prompts;
 

@@ -137,6 +137,9 @@ static void write_batcher(struct metrics_out *out, void *arg)
                     (double)stats.dropped);
     metrics_gauge(out, "mp2_batch_budget_tokens", "Tokens a batch may have.",
                   (double)stats.budget_tokens);
+    metrics_gauge(out, "mp2_gemm_gflops",
+                  "Matrix products of the batches measured at start, 1e9 operations a second.",
+                  stats.gemm_gflops);
     metrics_gauge(out, "mp2_workspace_bytes", "Memory of the batches' workspace.",
                   (double)stats.workspace_bytes);
 }
