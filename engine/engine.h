@@ -378,6 +378,12 @@ ENG_MUST_CHECK eng_status eng_evaluate(eng_compute *compute, eng_class who, cons
                                        size_t *predicted, size_t *confusion, eng_scores *scores,
                                        eng_error *err);
 
+/* Mean F1 over the labels that occur as truth or as prediction.   confusion (labels, labels), rows = truth. */
+double eng_macro_f1(const size_t *confusion, size_t labels);
+/* Exact match and character F1 of an extracted answer, 0 … 1, as eng_evaluate counts them. */
+ENG_MUST_CHECK eng_status eng_score_answer(eng_text truth, eng_text guess, double *exact,
+                                           double *f1, eng_error *err);
+
 /* ---- adaptation --------------------------------------------------------------------------------------- */
 
 typedef enum eng_init { ENG_INIT_AVERAGE, ENG_INIT_RANDOM, ENG_INIT_RETRIEVE } eng_init;

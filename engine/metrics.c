@@ -156,3 +156,18 @@ out:
     units_fini(&b);
     return status;
 }
+
+double eng_macro_f1(const size_t *confusion, size_t labels)
+{
+    return metrics_macro_f1(confusion, labels);
+}
+
+eng_status eng_score_answer(eng_text truth, eng_text guess, double *exact, double *f1,
+                            eng_error *err)
+{
+    struct answer_score score = {0};
+    eng_status status = metrics_answer(truth, guess, &score, err);
+    *exact = score.exact;
+    *f1 = score.f1;
+    return status;
+}

@@ -118,6 +118,8 @@
          "rows in all files of a tenant; 0: no limit")                                             \
     X(count, tenant_running_jobs, "0", 0, 1000000,                                                 \
       "jobs of a tenant that run at once; 0: no limit")                                            \
+    LIVE(count, max_evaluate_rows, "10000", 1, 10000000, "rows of one evaluation")                 \
+    LIVE(time, evaluate_timeout, "10m", 1000, 86400000, "for an evaluation to end; then 504")      \
     LIVE(time, task_retention, "30d", 0, 315360000000, "how long a deleted task can be restored")  \
     LIVE(count, max_tenants, "100000", 1, 10000000, "tenants of this server")                      \
     LIVE(count, max_keys, "1000000", 1, 100000000, "keys of this server")

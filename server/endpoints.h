@@ -93,6 +93,13 @@ void ep_tasks_create(struct request *req);
 void ep_task_get(struct request *req);
 void ep_task_update(struct request *req);
 void ep_task_delete(struct request *req);
+void ep_task_restore(struct request *req);
+
+/* ep_similar.c */
+void ep_task_similar(struct request *req);
+
+/* ep_evaluate.c */
+void ep_task_evaluate(struct request *req);
 
 /* ep_versions.c */
 void ep_versions_list(struct request *req);

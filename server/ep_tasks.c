@@ -143,10 +143,11 @@ void ep_tasks_create(struct request *req)
 
 /* ---- list ------------------------------------------------------------------------------------ */
 
-/* By age the store pages by number: the name of `after` becomes one. */
+/* By age the store pages by number: the name of `after` becomes one. Names of deleted tasks are not
+ * unique: their pages give the number itself. */
 static store_status number_of_after(struct task_call *call, store *reader)
 {
-    if (call->query.by_name || call->name == NULL) {
+    if (call->query.by_name || call->query.deleted || call->name == NULL) {
         return STORE_OK;
     }
     store_status status =
@@ -182,6 +183,13 @@ static void show_list(struct request *req, void *arg)
     const char *first = json_string_value(json_object_get(json_array_get(data, 0), "id"));
     const char *last = json_string_value(
         json_object_get(json_array_get(data, call->n > 0 ? call->n - 1 : 0), "id"));
+    char numbers[2][24];
+    if (call->query.deleted && call->n > 0) {
+        snprintf(numbers[0], sizeof numbers[0], "%lld", (long long)call->tasks[0].id);
+        snprintf(numbers[1], sizeof numbers[1], "%lld", (long long)call->tasks[call->n - 1].id);
+        first = numbers[0];
+        last = numbers[1];
+    }
     reply_json(req, 200, task_list_json(data, first, last, call->has_more));
 }
 
@@ -207,16 +215,27 @@ static bool read_choice(struct request *req, const char *name, const char *const
  * though tasks come and go. False: replied. */
 static bool read_task_query(struct request *req, store_task_query *query)
 {
-    static const char *const orders[] = {"name", "-name", "created", "-created", NULL};
+    static const char *const orders[] = {"name",    "-name",    "created", "-created",
+                                         "updated", "-updated", NULL};
     static const char *const types[] = {"", "classification", "pair", "choice", "extractive", NULL};
-    size_t order = 0, type = 0;
+    static const char *const flags[] = {"false", "true", NULL};
+    size_t order = 0, type = 0, deleted = 0;
     uint64_t limit = 0;
     if (!request_query_u64(req, "limit", 1, STORE_MAX_PAGE, 20, &limit) ||
-        !read_choice(req, "sort", orders, &order) || !read_choice(req, "type", types, &type)) {
+        !read_choice(req, "sort", orders, &order) || !read_choice(req, "type", types, &type) ||
+        !read_choice(req, "deleted", flags, &deleted)) {
         return false;
     }
-    query->by_name = order < 2;
-    query->page.oldest_first = order % 2 == 0;
+    if (deleted == 1 && request_query(req, "sort") != NULL) {
+        reply_problem(
+            req, 422, "invalid", NULL,
+            "sort: deleted tasks come in the order of their deletion, the last one first");
+        return false;
+    }
+    query->deleted = deleted == 1;
+    query->by_name = order < 2 && !query->deleted;
+    query->by_change = order >= 4 || query->deleted;
+    query->page.oldest_first = order % 2 == 0 && !query->deleted;
     query->page.limit = (size_t)limit;
     query->prefix = request_query(req, "prefix");
     query->contains = request_query(req, "q");
@@ -238,6 +257,9 @@ void ep_tasks_list(struct request *req)
         return;
     }
     call->query.page.after = call->name;
+    if (call->query.deleted) {
+        call->name = NULL;
+    }
     request_offload(req, read_list, show_list, call);
 }
 
@@ -401,5 +423,43 @@ void ep_task_delete(struct request *req)
     struct task_call *call = task_call_new(req, true);
     if (call != NULL) {
         request_store(req, delete_task, false, deleted, call);
+    }
+}
+
+/* ---- restore --------------------------------------------------------------------------------- */
+
+static store_status restore_task(store *s, void *arg, store_error *err)
+{
+    struct task_call *call = arg;
+    store_status status =
+        store_task_find_deleted(s, call->tenant, call->name, call->mem, &call->task, err);
+    if (status == STORE_OK) {
+        status = store_task_restore(s, call->tenant, call->task.id, call->now, err);
+    }
+    return status == STORE_OK ? task_call_read(call, s, err) : status;
+}
+
+static void restored(struct request *req, store_status status, const store_error *err, void *arg)
+{
+    struct task_call *call = arg;
+    if (status == STORE_ENOTFOUND && call->task.id == 0) {
+        reply_problem(
+            req, 404, "task_not_found", NULL,
+            "no deleted task \"%.128s\" can be restored; GET /v1/tasks?deleted=true lists "
+            "those that can",
+            call->name);
+    } else if (status != STORE_OK) {
+        reply_store_error(req, status, err);
+    } else {
+        task_call_publish(call);
+        reply_json(req, 200, task_json(call->tenant_name, &call->task));
+    }
+}
+
+void ep_task_restore(struct request *req)
+{
+    struct task_call *call = task_call_new(req, true);
+    if (call != NULL) {
+        request_store(req, restore_task, false, restored, call);
     }
 }

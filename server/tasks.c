@@ -359,6 +359,9 @@ json_t *task_json(const char *tenant, const store_task *task)
         json_put(body, "current", task->current > 0 ? json_integer(task->current) : json_null()) &&
         json_put(body, "created_at", json_seconds(task->created)) &&
         json_put(body, "updated_at", json_seconds(task->updated));
+    if (ok && task->deleted > 0) {
+        ok = json_put(body, "deleted_at", json_seconds(task->deleted));
+    }
     if (ok && strcmp(task->type, "extractive") == 0) {
         ok = json_put(body, "may_have_no_answer",
                       json_boolean((task->flags & STORE_TASK_MAY_HAVE_NO_ANSWER) != 0));

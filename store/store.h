@@ -284,12 +284,17 @@ STORE_MUST_CHECK store_status store_task_get(store *s, int64_t tenant, int64_t i
 /* By name, deleted ones not seen. */
 STORE_MUST_CHECK store_status store_task_find(store *s, int64_t tenant, const char *name,
                                               store_mem *mem, store_task *out, store_error *err);
-/* In order of name when by_name (after: a name, which need not exist), else of creation (after: a
- * task's id in decimal). prefix: NULL or how names begin. contains: NULL or what names hold.
- * deleted: list the deleted ones instead. */
+/* The one deleted last among the tenant's deleted tasks of this name. */
+STORE_MUST_CHECK store_status store_task_find_deleted(store *s, int64_t tenant, const char *name,
+                                                      store_mem *mem, store_task *out,
+                                                      store_error *err);
+/* In order of name when by_name (after: a name, which need not exist), of the last change when
+ * by_change, else of creation (after: a task's id in decimal). prefix: NULL or how names begin.
+ * contains: NULL or what names hold. type: NULL or only these. deleted: the deleted ones instead, by
+ * change only: the last one is the deletion. */
 typedef struct store_task_query {
     store_page page;
-    bool by_name;
+    bool by_name, by_change;
     const char *prefix;
     const char *contains;
     const char *type;
@@ -335,8 +340,12 @@ STORE_MUST_CHECK store_status store_version_list(store *s, int64_t tenant, int64
 /* Moves the alias (roll back, roll forward). */
 STORE_MUST_CHECK store_status store_task_set_current(store *s, int64_t tenant, int64_t task,
                                                      int64_t number, int64_t now, store_error *err);
-/* Every live task with its current version (NULL when none), in order of id, for the registry. */
+/* Every live task with its current version (NULL when none), in order of id, for the registry; false
+ * from `each` ends the walk early. */
 typedef bool (*store_each_task)(void *arg, const store_task *task, const store_version *current);
+/* The same of one tenant, in no particular order. */
+STORE_MUST_CHECK store_status store_tasks_each(store *s, int64_t tenant, store_each_task each,
+                                               void *arg, store_error *err);
 STORE_MUST_CHECK store_status store_tasks_load(store *s, store_each_task each, void *arg,
                                                store_error *err);
 

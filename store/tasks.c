@@ -156,6 +156,24 @@ store_status store_task_find(store *s, int64_t tenant, const char *name, store_m
     return task_read(&q, name, mem, out, err);
 }
 
+store_status store_task_find_deleted(store *s, int64_t tenant, const char *name, store_mem *mem,
+                                     store_task *out, store_error *err)
+{
+    *out = (store_task){0};
+    db_query q;
+    store_status status =
+        db_prepare(s,
+                   "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ? AND name = ?"
+                   " AND deleted > 0 ORDER BY deleted DESC, id DESC LIMIT 1",
+                   &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    db_bind_text(&q, name);
+    return task_read(&q, name, mem, out, err);
+}
+
 store_status db_task_check(store *s, int64_t tenant, int64_t id, store_error *err)
 {
     db_query q;
@@ -173,31 +191,74 @@ store_status db_task_check(store *s, int64_t tenant, int64_t id, store_error *er
 
 /* ---- lists --------------------------------------------------------------------------------- */
 
+/* ?1 tenant, ?2 prefix, ?3 contains, ?4 type, ?5 limit + 1; the index is named because only it makes a
+ * page cost no more than its rows. */
+#define FILTERS                                                                                    \
+    " AND (?2 IS NULL OR substr(name, 1, length(?2)) = ?2) AND (?3 IS NULL OR instr(name, ?3) > "  \
+    "0)"                                                                                           \
+    " AND (?4 IS NULL OR type = ?4)"
 #define LIST_BY_ID(beyond, direction)                                                              \
-    "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ?1 AND id " beyond                        \
-    " ?2 AND (deleted > 0) = ?3 AND (?4 IS NULL OR substr(name, 1, length(?4)) = ?4)"              \
-    " AND (?6 IS NULL OR instr(name, ?6) > 0) AND (?7 IS NULL OR type = ?7)"                       \
-    " ORDER BY id " direction " LIMIT ?5"
+    "SELECT " TASK_COLUMNS " FROM tasks t INDEXED BY tasks_tenant WHERE tenant = ?1"               \
+    " AND deleted = 0" FILTERS " AND id " beyond " ?6 ORDER BY id " direction " LIMIT ?5"
+#define LIST_BY_CHANGE(index, which, beyond, direction)                                            \
+    "SELECT " TASK_COLUMNS " FROM tasks t INDEXED BY " index                                       \
+    " WHERE tenant = ?1 AND deleted " which " 0" FILTERS " AND (updated, id) " beyond              \
+    " (?7, ?6) ORDER BY updated " direction ", id " direction " LIMIT ?5"
 
-static store_status list_by_id(store *s, int64_t tenant, const store_task_query *query, db_query *q,
-                               store_error *err)
+static const char *const lists[2][2] = {{LIST_BY_ID("<", "DESC"), LIST_BY_ID(">", "ASC")},
+                                        {LIST_BY_CHANGE("tasks_updated", "=", "<", "DESC"),
+                                         LIST_BY_CHANGE("tasks_updated", "=", ">", "ASC")}};
+static const char *const deleted_lists[2] = {LIST_BY_CHANGE("tasks_undo", ">", "<", "DESC"),
+                                             LIST_BY_CHANGE("tasks_undo", ">", ">", "ASC")};
+
+/* When the task that ended the page before was changed last. */
+static store_status find_change(store *s, int64_t tenant, const store_task_query *query, int64_t id,
+                                int64_t *change, store_error *err)
 {
-    int64_t start = 0;
+    *change = query->page.oldest_first ? INT64_MIN : INT64_MAX;
+    if (!query->by_change || query->page.after == NULL) {
+        return STORE_OK;
+    }
+    db_query q;
+    store_status status =
+        db_prepare(s, "SELECT updated FROM tasks WHERE id = ? AND tenant = ?", &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, id);
+    db_bind_int(&q, tenant);
+    status = db_scalar(&q, change, err);
+    return status == STORE_ENOTFOUND ? db_not_found(err, "task", query->page.after) : status;
+}
+
+static store_status list_by_age(store *s, int64_t tenant, const store_task_query *query,
+                                db_query *q, store_error *err)
+{
+    int64_t start = 0, change = 0;
+    bool forward = query->page.oldest_first;
     store_status status = db_page_number(&query->page, &start, err);
+    if (status == STORE_OK && query->deleted && !query->by_change) {
+        status = db_fail(err, STORE_EINVAL, "deleted", "deleted tasks are listed by change only");
+    }
+    if (status == STORE_OK) {
+        status = find_change(s, tenant, query, start, &change, err);
+    }
     if (status == STORE_OK) {
         status = db_prepare(
-            s, query->page.oldest_first ? LIST_BY_ID(">", "ASC") : LIST_BY_ID("<", "DESC"), q, err);
+            s, query->deleted ? deleted_lists[forward] : lists[query->by_change][forward], q, err);
     }
     if (status != STORE_OK) {
         return status;
     }
     db_bind_int(q, tenant);
-    db_bind_int(q, start);
-    db_bind_int(q, query->deleted);
     db_bind_text(q, query->prefix);
-    db_bind_int(q, (int64_t)query->page.limit + 1);
     db_bind_text(q, query->contains);
     db_bind_text(q, query->type);
+    db_bind_int(q, (int64_t)query->page.limit + 1);
+    db_bind_int(q, start);
+    if (query->by_change) {
+        db_bind_int(q, change);
+    }
     return STORE_OK;
 }
 
@@ -205,13 +266,20 @@ static store_status list_by_id(store *s, int64_t tenant, const store_task_query 
  * by U+10FFFF, a character that is never assigned. One bound a side: SQLite seeks by one only. */
 #define LEAST    "coalesce(?3, '')"
 #define GREATEST LEAST " || char(1114111)"
-#define LIST_BY_NAME(bounds, direction)                                                            \
-    "SELECT " TASK_COLUMNS " FROM tasks t WHERE tenant = ?1 AND deleted = 0" bounds                \
-    " AND name <> ?2 AND (?5 IS NULL OR instr(name, ?5) > 0) AND (?6 IS NULL OR type = ?6)"        \
-    " ORDER BY name" direction " LIMIT ?4"
-#define LIST_FORWARD LIST_BY_NAME(" AND name >= max(?2, " LEAST ") AND name <= " GREATEST, "")
-#define LIST_BACKWARD                                                                              \
-    LIST_BY_NAME(" AND name >= " LEAST " AND name <= min(?2, " GREATEST ")", " DESC")
+#define LIST_BY_NAME(index, which, bounds, direction)                                              \
+    "SELECT " TASK_COLUMNS " FROM tasks t INDEXED BY " index                                       \
+    " WHERE tenant = ?1 AND deleted = 0" which bounds                                              \
+    " AND name <> ?2 AND (?5 IS NULL OR instr(name, ?5) > 0) ORDER BY name " direction " LIMIT ?4"
+#define FORWARD  " AND name >= max(?2, " LEAST ") AND name <= " GREATEST
+#define BACKWARD " AND name >= " LEAST " AND name <= min(?2, " GREATEST ")"
+#define OF_TYPE  " AND type = ?6"
+
+/* [whether a type is asked][forward] */
+static const char *const named_lists[2][2] = {
+    {LIST_BY_NAME("tasks_name", "", BACKWARD, "DESC"),
+     LIST_BY_NAME("tasks_name", "", FORWARD, "ASC")},
+    {LIST_BY_NAME("tasks_type", OF_TYPE, BACKWARD, "DESC"),
+     LIST_BY_NAME("tasks_type", OF_TYPE, FORWARD, "ASC")}};
 
 static store_status list_by_name(store *s, int64_t tenant, const store_task_query *query,
                                  db_query *q, store_error *err)
@@ -220,10 +288,10 @@ static store_status list_by_name(store *s, int64_t tenant, const store_task_quer
     bool forward = query->page.oldest_first;
     store_status status = db_page_start(&query->page, &unused, err);
     if (status == STORE_OK && query->deleted) {
-        status = db_fail(err, STORE_EINVAL, "deleted", "deleted tasks are listed by number only");
+        status = db_fail(err, STORE_EINVAL, "deleted", "deleted tasks are listed by change only");
     }
     if (status == STORE_OK) {
-        status = db_prepare(s, forward ? LIST_FORWARD : LIST_BACKWARD, q, err);
+        status = db_prepare(s, named_lists[query->type != NULL][forward], q, err);
     }
     if (status != STORE_OK) {
         return status;
@@ -234,7 +302,9 @@ static store_status list_by_name(store *s, int64_t tenant, const store_task_quer
     db_bind_text(q, query->prefix);
     db_bind_int(q, (int64_t)query->page.limit + 1);
     db_bind_text(q, query->contains);
-    db_bind_text(q, query->type);
+    if (query->type != NULL) {
+        db_bind_text(q, query->type);
+    }
     return STORE_OK;
 }
 
@@ -248,7 +318,7 @@ store_status store_task_list(store *s, int64_t tenant, const store_task_query *q
     db_query q;
     void *rows = NULL;
     store_status status = query->by_name ? list_by_name(s, tenant, query, &q, err)
-                                         : list_by_id(s, tenant, query, &q, err);
+                                         : list_by_age(s, tenant, query, &q, err);
     if (status != STORE_OK) {
         return status;
     }
@@ -442,28 +512,43 @@ store_status store_tasks_purge(store *s, int64_t before, size_t limit, size_t *r
 
 /* ---- the registry -------------------------------------------------------------------------- */
 
+#define WITH_CURRENT                                                                               \
+    "SELECT " TASK_COLUMNS ", " DB_VERSION_COLUMNS " FROM tasks t"                                 \
+    " LEFT JOIN task_versions v ON v.task = t.id AND v.number = t.current"                         \
+    " LEFT JOIN bases b ON b.id = v.base WHERE t.deleted = 0"
+
+/* Steps through a bound query of WITH_CURRENT and finishes it. */
+static store_status walk(db_query *q, store_each_task each, void *arg, store_error *err)
+{
+    store_status status = db_step(q, err);
+    while (status == STORE_OK && q->row) {
+        store_task task = {0};
+        store_version version = {0};
+        read_task(q, NULL, &task);
+        db_read_version(q, NULL, &version);
+        if (q->code != SQLITE_OK || !each(arg, &task, task.current != 0 ? &version : NULL)) {
+            break;
+        }
+        status = db_step(q, err);
+    }
+    return db_finish(q, status, err);
+}
+
 store_status store_tasks_load(store *s, store_each_task each, void *arg, store_error *err)
 {
     db_query q;
-    store_status status =
-        db_prepare(s,
-                   "SELECT " TASK_COLUMNS ", " DB_VERSION_COLUMNS " FROM tasks t"
-                   " LEFT JOIN task_versions v ON v.task = t.id AND v.number = t.current"
-                   " LEFT JOIN bases b ON b.id = v.base WHERE t.deleted = 0 ORDER BY t.id",
-                   &q, err);
+    store_status status = db_prepare(s, WITH_CURRENT " ORDER BY t.id", &q, err);
+    return status == STORE_OK ? walk(&q, each, arg, err) : status;
+}
+
+store_status store_tasks_each(store *s, int64_t tenant, store_each_task each, void *arg,
+                              store_error *err)
+{
+    db_query q;
+    store_status status = db_prepare(s, WITH_CURRENT " AND t.tenant = ?", &q, err);
     if (status != STORE_OK) {
         return status;
     }
-    status = db_step(&q, err);
-    while (status == STORE_OK && q.row) {
-        store_task task = {0};
-        store_version version = {0};
-        read_task(&q, NULL, &task);
-        db_read_version(&q, NULL, &version);
-        if (q.code != SQLITE_OK || !each(arg, &task, task.current != 0 ? &version : NULL)) {
-            break;
-        }
-        status = db_step(&q, err);
-    }
-    return db_finish(&q, status, err);
+    db_bind_int(&q, tenant);
+    return walk(&q, each, arg, err);
 }

@@ -99,6 +99,9 @@ def test_answers_fit_their_schemas(server, document):
         ("PATCH", "/v1/tasks/{task}", {"description": "e"}),
         ("GET", "/v1/tasks/{task}/versions", None), ("GET", "/v1/models", None),
         ("POST", "/v1/tasks/{task}/versions", {"route": [1] * 8}),
+        ("GET", "/v1/tasks/{task}/similar", None), ("GET", "/v1/usage", None),
+        ("POST", "/v1/tasks/{task}/evaluate",
+         {"rows": [{"text": "好", "label": "负面"}, {"text": "坏", "label": "正面"}], "errors": 2}),
         ("POST", "/v1/tasks/{task}/current", {"version": 1}),
         ("GET", "/v1/me", None), ("GET", "/version", None), ("GET", "/healthz", None),
         ("GET", "/readyz", None), ("GET", "/v1/files", None), ("GET", "/v1/fine_tuning/jobs", None),
@@ -109,7 +112,7 @@ def test_answers_fit_their_schemas(server, document):
          {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["好"]}]}),
         ("GET", "/v2/models/{model}", None), ("GET", "/v2/models/{model}/ready", None),
         ("GET", "/v2", None), ("GET", "/v2/health/ready", None), ("GET", "/v2/health/live", None),
-        ("DELETE", "/v1/tasks/{task}", None),
+        ("DELETE", "/v1/tasks/{task}", None), ("POST", "/v1/tasks/{task}/restore", {}),
     ]
     for method, path, body in calls:
         answer = server.request(method, re.sub(r"\{\w+\}", "reviews", path), body, key=key)

@@ -246,7 +246,7 @@ static void task_pages(void)
     query.prefix = "新";
     all_names(s, a, query, got, sizeof got);
     CHECK_STR(got, "新闻 ");
-    query = (store_task_query){.page = {.limit = 5}, .deleted = true};
+    query = (store_task_query){.page = {.limit = 5}, .by_change = true, .deleted = true};
     all_names(s, a, query, got, sizeof got);
     CHECK_STR(got, "zeta ");
     query = (store_task_query){.page = {.limit = 5}, .by_name = true, .type = "choice"};
@@ -258,6 +258,27 @@ static void task_pages(void)
     query.type = test_task(a, "any").type;
     all_names(s, a, query, got, sizeof got);
     CHECK_STR(got, "alps al 新闻 alpha beta ");
+    /* By the last change; of those that changed together by number. */
+    store_task found;
+    store_mem *mem = store_mem_new();
+    OK(store_task_find(s, a, "alpha", mem, &found, &err));
+    OK(store_task_update(s, a, found.id, &(store_task_change){.metadata = "{}"}, 900, &err));
+    query = (store_task_query){.page = {.limit = 2, .oldest_first = true}, .by_change = true};
+    all_names(s, a, query, got, sizeof got);
+    CHECK_STR(got, "beta 新闻 al alps alpha ");
+    query.page.oldest_first = false;
+    all_names(s, a, query, got, sizeof got);
+    CHECK_STR(got, "alpha alps al 新闻 beta ");
+    /* Deleted ones: the last deletion first, also of one name. */
+    OK(store_task_delete(s, a, found.id, 901, &err));
+    query.deleted = true;
+    all_names(s, a, query, got, sizeof got);
+    CHECK_STR(got, "alpha zeta ");
+    FAILS(store_task_find_deleted(s, a, "beta", mem, &found, &err), STORE_ENOTFOUND);
+    OK(store_task_find_deleted(s, a, "alpha", mem, &found, &err));
+    OK(store_task_restore(s, a, found.id, 902, &err));
+    FAILS(store_task_find_deleted(s, a, "alpha", mem, &found, &err), STORE_ENOTFOUND);
+    store_mem_free(mem);
     close_fresh(s);
 }
 
