@@ -558,7 +558,7 @@ static void handle(struct request *req)
     } else if (kind != BODY_JSON && kind != BODY_JSON_OPTIONAL) {
         idem_run(req);
     } else if (req->body_len == 0 && kind == BODY_JSON_OPTIONAL) {
-        req->endpoint->handle(req);
+        idem_run(req);
     } else if (req->body_len == 0) {
         reply_problem(req, 400, "malformed_json", NULL, "the body is empty: send a JSON object");
     } else if (req->body_len > req->http->server->config->json_offload) {

@@ -100,9 +100,9 @@ const size_t endpoints_count = sizeof endpoints / sizeof endpoints[0];
 
 bool endpoint_makes(const struct endpoint *endpoint)
 {
-    static void (*const making[])(struct request *) = {ep_tasks_create,   ep_versions_import,
-                                                       ep_files_create,   ep_jobs_create,
-                                                       ep_tenants_create, ep_keys_create};
+    static void (*const making[])(struct request *) = {
+        ep_tasks_create,   ep_versions_import, ep_files_create, ep_jobs_create,
+        ep_tenants_create, ep_keys_create,     ep_key_rotate};
     for (size_t i = 0; i < sizeof making / sizeof making[0]; i++) {
         if (endpoint->handle == making[i]) {
             return true;

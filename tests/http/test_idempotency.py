@@ -130,8 +130,13 @@ def test_tenants_and_a_key_that_is_shown_once(server):
     assert first["key"].startswith("mp2_") and again["key"] is None and again["id"] == first["id"]
     assert len(server.get("/v1/admin/tenants/once/keys").json()["data"]) == 1
     assert server.get("/v1/me", key=first["key"]).status == 200
+    path = f"/v1/admin/tenants/once/keys/{first['id']}/rotate"
+    turned = [server.post(path, headers=once("r")).json() for _ in range(2)]
+    assert turned[0]["key"].startswith("mp2_") and turned[1]["key"] is None
+    assert turned[0]["id"] == turned[1]["id"] and turned[0]["id"] != first["id"]
     for file in server.db.parent.iterdir():  # nor does the database hold it
-        assert first["key"].encode() not in file.read_bytes()
+        held = file.read_bytes()
+        assert first["key"].encode() not in held and turned[0]["key"].encode() not in held
 
 
 def test_at_once(server, tenant):
