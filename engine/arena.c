@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -62,6 +63,16 @@ float *arena_floats(struct arena *arena, size_t rows, size_t stride)
         return NULL;
     }
     return arena_take(arena, count, sizeof(float));
+}
+
+void arena_drop(const void *from, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t start = ((uintptr_t)from + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)from + bytes) / page * page;
+    if (start < end) {
+        (void)madvise((void *)start, end - start, MADV_DONTNEED); /* only a saving */
+    }
 }
 
 size_t arena_mark(const struct arena *arena)

@@ -31,6 +31,10 @@ void arena_fini(struct arena *arena);
 void *arena_take(struct arena *arena, size_t count, size_t size);
 float *arena_floats(struct arena *arena, size_t rows, size_t stride);
 
+/* Gives the whole pages of [from, from + bytes) back to the system. What was there is lost, unless a file
+ * is mapped there: then it is read again when it is looked at. */
+void arena_drop(const void *from, size_t bytes);
+
 /* Everything taken after the mark is free again. */
 size_t arena_mark(const struct arena *arena);
 void arena_release(struct arena *arena, size_t mark);

@@ -19,6 +19,7 @@
 #include "engine/params.h"
 #include "engine/pool.h"
 #include "engine/status.h"
+#include "engine/weights.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -42,7 +43,7 @@ static void layer_linears(struct layer_params *layer, struct linear *out[LINEARS
     memcpy(out, linears, sizeof linears);
 }
 
-static eng_status check_shape(const struct encoder_params *params, eng_error *err)
+eng_status encoder_check(const struct encoder_params *params, eng_error *err)
 {
     if (params->heads == 0 || params->hidden % params->heads != 0) {
         return fail(err, ENG_EFORMAT, "num_attention_heads",
@@ -57,51 +58,91 @@ static eng_status check_shape(const struct encoder_params *params, eng_error *er
     return ENG_OK;
 }
 
+/* Packs one matrix, whose first form is then let go: never do two whole models lie in memory. */
+static void pack_linear(const eng_model *model, struct linear *linear, void *memory)
+{
+    size_t count = linear->out * linear->in;
+    linear->packed =
+        gemm_pack(linear->w, linear->out, linear->in, model->info.half_weights, memory);
+    if (model->weights == NULL) {
+        arena_drop(linear->w, count * sizeof *linear->w);
+        linear->w = NULL;
+    } else if (!weights_drop(model->weights, linear->w, count)) {
+        linear->w = NULL;
+    }
+}
+
 /* Packs every matrix into the arena, or counts while it plans. */
-static void pack_all(struct encoder_params *params, struct arena *arena)
-{
-    for (size_t l = 0; l < params->layers; l++) {
-        struct linear *linears[LINEARS];
-        layer_linears(&params->layer[l], linears);
-        for (size_t i = 0; i < LINEARS; i++) {
-            struct linear *linear = linears[i];
-            size_t bytes = gemm_packed_bytes(linear->out, linear->in, false);
-            void *memory = arena_take(arena, bytes, 1);
-            arena->overflow = arena->overflow || bytes == 0;
-            if (memory != NULL) {
-                linear->packed = gemm_pack(linear->w, linear->out, linear->in, false, memory);
-            }
-        }
-    }
-}
-
-eng_status encoder_prepare(eng_model *model, eng_error *err)
-{
-    eng_status status = check_shape(&model->params, err);
-    if (status != ENG_OK || !gemm_cpu_capable()) {
-        return status;
-    }
-    struct arena plan = arena_plan(), arena;
-    pack_all(&model->params, &plan);
-    status = arena_init(&arena, &plan, "weights", err);
-    if (status != ENG_OK) {
-        return status;
-    }
-    pack_all(&model->params, &arena);
-    model->packed = arena.base;
-    model->info.bytes += arena.size;
-    return ENG_OK;
-}
-
-void encoder_unprepare(eng_model *model)
+static void pack_all(eng_model *model, struct arena *arena)
 {
     for (size_t l = 0; l < model->params.layers; l++) {
         struct linear *linears[LINEARS];
         layer_linears(&model->params.layer[l], linears);
         for (size_t i = 0; i < LINEARS; i++) {
-            linears[i]->packed = NULL;
+            struct linear *linear = linears[i];
+            size_t bytes = gemm_packed_bytes(linear->out, linear->in, model->info.half_weights);
+            void *memory = arena_take(arena, bytes, 1);
+            arena->overflow = arena->overflow || bytes == 0;
+            if (memory != NULL) {
+                pack_linear(model, linear, memory);
+            }
         }
     }
+}
+
+/* Floats of the matrices that are packed. */
+static size_t packed_floats(const struct encoder_params *params)
+{
+    return params->layers * (4 * params->hidden + 2 * params->ffn) * params->hidden;
+}
+
+/* float16 ends at 65504; a weight beyond it would become infinite. */
+static eng_status check_half(const eng_model *model, eng_error *err)
+{
+    if (!gemm_cpu_capable()) {
+        return fail(err, ENG_EUNSUPPORTED, "half_weights",
+                    "float16 weights need a processor with AVX2, FMA and F16C");
+    }
+    for (size_t l = 0; l < model->params.layers; l++) {
+        struct linear *linears[LINEARS];
+        struct layer_params layer = model->params.layer[l];
+        layer_linears(&layer, linears);
+        for (size_t i = 0; i < LINEARS; i++) {
+            for (size_t j = 0; j < linears[i]->out * linears[i]->in; j++) {
+                if (!(fabsf(linears[i]->w[j]) < 65504)) {
+                    return fail(err, ENG_EUNSUPPORTED, "half_weights",
+                                "layer %zu has a weight of %g, float16 ends at 65504", l,
+                                (double)linears[i]->w[j]);
+                }
+            }
+        }
+    }
+    return ENG_OK;
+}
+
+eng_status encoder_prepare(eng_model *model, eng_error *err)
+{
+    eng_status status = encoder_check(&model->params, err);
+    if (status == ENG_OK && model->info.half_weights) {
+        status = check_half(model, err);
+    }
+    if (status != ENG_OK || !gemm_cpu_capable()) {
+        return status;
+    }
+    struct arena plan = arena_plan(), arena;
+    pack_all(model, &plan);
+    status = arena_init(&arena, &plan, "weights", err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    pack_all(model, &arena);
+    model->packed = arena.base;
+    model->info.bytes += arena.size - packed_floats(&model->params) * sizeof(float);
+    return ENG_OK;
+}
+
+void encoder_unprepare(eng_model *model)
+{
     free(model->packed);
     model->packed = NULL;
 }

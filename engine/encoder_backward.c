@@ -113,6 +113,7 @@ static void linear_dx(const struct backward *b, const struct linear *linear, con
                                    .lda = ldy,
                                    .b = linear->w,
                                    .ldb = linear->in,
+                                   .packed = linear->packed,
                                    .c = dx,
                                    .ldc = ldx,
                                    .add = add};

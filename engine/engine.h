@@ -74,6 +74,7 @@ typedef struct eng_model_info {
     uint64_t parameters;
     uint64_t bytes;    /* resident bytes of the weights as the engine holds them */
     const char *dtype; /* as stored: "F32", "F16", "BF16", "mixed" */
+    bool half_weights; /* matrices are held as float16 */
     bool has_vocab;    /* false: no vocab.txt, ids only */
     char fingerprint
         [65]; /* hex BLAKE2b-256 over tensor names, shapes, float32 values, heads, epsilon */
@@ -85,6 +86,10 @@ ENG_MUST_CHECK eng_status eng_model_open(const char *dir, eng_model **out, eng_e
 /* A backbone of seeded random weights, for benches. Shape from `info`'s numbers; no vocabulary. */
 ENG_MUST_CHECK eng_status eng_model_random(const eng_model_info *shape, uint64_t seed,
                                            eng_model **out, eng_error *err);
+/* As eng_model_open, with the matrices held as float16, rounded to nearest (eng_model_random:
+ * shape->half_weights): half the memory; results move as far as that rounding does. ENG_EUNSUPPORTED for a weight
+ * beyond 65504 and without AVX2. The fingerprint is that of the file. */
+ENG_MUST_CHECK eng_status eng_model_open_half(const char *dir, eng_model **out, eng_error *err);
 void eng_model_free(eng_model *model);
 const eng_model_info *eng_model_get_info(const eng_model *model);
 

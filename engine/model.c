@@ -314,7 +314,7 @@ static eng_status open_into(struct eng_model *model, const char *dir, eng_error 
     return status == ENG_OK ? encoder_prepare(model, err) : status;
 }
 
-eng_status eng_model_open(const char *dir, eng_model **out, eng_error *err)
+static eng_status open_model(const char *dir, bool half, eng_model **out, eng_error *err)
 {
     *out = NULL;
     if (sodium_init() < 0) {
@@ -324,6 +324,7 @@ eng_status eng_model_open(const char *dir, eng_model **out, eng_error *err)
     if (model == NULL) {
         return fail_nomem(err, dir);
     }
+    model->info.half_weights = half;
     eng_status status = open_into(model, dir, err);
     if (status != ENG_OK) {
         eng_model_free(model);
@@ -331,6 +332,16 @@ eng_status eng_model_open(const char *dir, eng_model **out, eng_error *err)
     }
     *out = model;
     return ENG_OK;
+}
+
+eng_status eng_model_open(const char *dir, eng_model **out, eng_error *err)
+{
+    return open_model(dir, false, out, err);
+}
+
+eng_status eng_model_open_half(const char *dir, eng_model **out, eng_error *err)
+{
+    return open_model(dir, true, out, err);
 }
 
 void eng_model_free(eng_model *model)

@@ -12,7 +12,8 @@ struct tokenizer; /* tokenizer.h */
 struct weights; /* weights.h: owns the mapping or the converted block the pointers below go into */
 struct gemm_packed; /* gemm.h: a weight matrix packed for the kernel, NULL before encoder_prepare */
 
-/* One linear map y = x·Wᵀ + b.   w (out, in)   b (out) or NULL. */
+/* One linear map y = x·Wᵀ + b.   w (out, in)   b (out) or NULL. Of a packed one w is NULL, unless it can
+ * be read from a mapped file again: nothing in the way of a prediction or a frozen backward needs it. */
 struct linear {
     const float *w;
     const float *b;
@@ -73,8 +74,15 @@ struct eng_bank {
  * bytes, fingerprint. */
 void model_describe(struct eng_model *model);
 
+/* random.c: eng_model_random for training: every parameter in `block`, in table order, nothing packed. */
+ENG_MUST_CHECK eng_status model_random_bare(const eng_model_info *shape, uint64_t seed,
+                                            eng_model **out, eng_error *err);
+
+/* encoder.c: whether these sizes can be computed with. ENG_EFORMAT, ENG_ELIMIT. */
+ENG_MUST_CHECK eng_status encoder_check(const struct encoder_params *params, eng_error *err);
 /* encoder.c: packs what the kernel wants packed. Called once at the end of eng_model_open. */
 ENG_MUST_CHECK eng_status encoder_prepare(eng_model *model, eng_error *err);
+/* Frees it. The model cannot compute afterwards. */
 void encoder_unprepare(eng_model *model);
 
 /* bank.c: computes `modules` and info.fingerprint. Called once at the end of eng_bank_open. */

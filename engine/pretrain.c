@@ -122,7 +122,7 @@ static eng_status make_model(struct pretrain *p, eng_error *err)
         hash_settings(p, &vocab);
         shape.vocab = tokenizer_size(tokenizer);
         shape.types = 2;
-        status = eng_model_random(&shape, p->config->schedule.seed, &p->model, err);
+        status = model_random_bare(&shape, p->config->schedule.seed, &p->model, err);
     }
     mapfile_close(&vocab);
     if (status != ENG_OK) {
@@ -130,7 +130,6 @@ static eng_status make_model(struct pretrain *p, eng_error *err)
         return status;
     }
     p->model->tokenizer = tokenizer;
-    encoder_unprepare(p->model);
     return mlm_words_init(tokenizer, &p->words, err);
 }
 

@@ -59,8 +59,8 @@ static eng_status check_shape(const eng_model_info *shape, eng_error *err)
     return ENG_OK;
 }
 
-eng_status eng_model_random(const eng_model_info *shape, uint64_t seed, eng_model **out,
-                            eng_error *err)
+eng_status model_random_bare(const eng_model_info *shape, uint64_t seed, eng_model **out,
+                             eng_error *err)
 {
     *out = NULL;
     eng_status status = check_shape(shape, err);
@@ -103,7 +103,7 @@ eng_status eng_model_random(const eng_model_info *shape, uint64_t seed, eng_mode
     model->info.has_vocab = false;
     model->info.parameters = total;
     model->info.bytes = total * sizeof(float);
-    status = encoder_prepare(model, err);
+    status = encoder_check(params, err);
 out:
     if (status != ENG_OK) {
         eng_model_free(model);
@@ -111,6 +111,20 @@ out:
     }
     *out = model;
     return ENG_OK;
+}
+
+eng_status eng_model_random(const eng_model_info *shape, uint64_t seed, eng_model **out,
+                            eng_error *err)
+{
+    eng_status status = model_random_bare(shape, seed, out, err);
+    if (status == ENG_OK) {
+        status = encoder_prepare(*out, err);
+    }
+    if (status != ENG_OK) {
+        eng_model_free(*out);
+        *out = NULL;
+    }
+    return status;
 }
 
 /* ---- banks ---- */

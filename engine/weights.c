@@ -6,6 +6,7 @@
  */
 #include "engine/weights.h"
 
+#include "engine/arena.h"
 #include "engine/half.h"
 #include "engine/status.h"
 #include "engine/weights_impl.h"
@@ -585,4 +586,21 @@ eng_status weights_f32(struct weights *weights, const struct tensor *tensor, con
     }
     *out = mine->converted;
     return ENG_OK;
+}
+
+bool weights_drop(const struct weights *weights, const float *values, size_t count)
+{
+    const unsigned char *at = (const unsigned char *)values;
+    bool stays = false, ours = true;
+    for (size_t i = 0; i < weights->n_files; i++) {
+        const struct mapfile *map = &weights->files[i].map;
+        if (map->data != NULL && at >= map->data && at < map->data + map->size) {
+            stays = true;
+            ours = map->fd >= 0; /* memory that was lent to us is left alone */
+        }
+    }
+    if (ours) {
+        arena_drop(values, count * sizeof *values);
+    }
+    return stays;
 }

@@ -84,6 +84,9 @@ ENG_MUST_CHECK eng_status weights_check(const struct weights *weights, eng_error
  * only, else ENG_EUNSUPPORTED. Narrowed F64 may become infinite. */
 ENG_MUST_CHECK eng_status weights_f32(struct weights *weights, const struct tensor *tensor,
                                       const float **out, eng_error *err);
+/* Gives back the memory behind `count` values that weights_f32 handed out. True: they lie in a mapped
+ * file and can still be read (slowly, once); false: they are gone. */
+bool weights_drop(const struct weights *weights, const float *values, size_t count);
 /* Copies the values (count) as float32 into the caller's memory. Same dtypes. */
 ENG_MUST_CHECK eng_status tensor_read_f32(const struct tensor *tensor, float *out, eng_error *err);
 /* Copies integer values (count): I64, I32, I16, I8, U8 and BOOL. */

@@ -31,6 +31,8 @@
       "address and port; port 0 takes a free one; [::1]:8080 for IPv6")                            \
     X(text, model, "", 0, 0, "model directory; empty: the embedded model")                         \
     X(text, bank, "", 0, 0, "bank file; empty: the first bank of the model directory")             \
+    X(text, weights, "f32", 0, 0,                                                                  \
+      "form of the weights in memory; f16 takes half of it and rounds them [f32|f16]")             \
     X(count, threads, "0", 0, 1024, "compute threads; 0: one a core")                              \
     X(text, admin_key_file, "", 0, 0,                                                              \
       "where the first admin key of an empty database is written (0600, must not exist); empty: "  \

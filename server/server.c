@@ -174,7 +174,8 @@ static int open_model(struct running *run)
     if (dir == NULL) {
         return EXIT_NO_INPUT; /* said already */
     }
-    if (eng_model_open(dir, &server->model, &err) != ENG_OK) {
+    bool half = strcmp(config->weights, "f16") == 0;
+    if ((half ? eng_model_open_half : eng_model_open)(dir, &server->model, &err) != ENG_OK) {
         return failed(EXIT_NO_INPUT, err.text);
     }
     eng_status status = config->bank[0] != '\0'

@@ -24,6 +24,7 @@ struct bench {
     size_t tokens, batch, threads, layers, batch_tokens;
     size_t tasks, tenants, inflight, rounds; /* serve */
     double seconds;
+    bool half; /* float16 weights */
     eng_compute *compute;
     eng_model *model;
     eng_bank *bank;
@@ -40,6 +41,7 @@ static const char help[] =
     "  --layers N      only the first N layers of a random shape [all]\n"
     "  --lens FILE     forward: sequences of these lengths, one a line, in place of B x T\n"
     "  --batch-tokens N  tokens of a packed batch of them, at most [2048]\n"
+    "  --weights FORM  f32 or f16, as the server holds them [f32]\n"
     "  --kernel NAME   avx512-packed, avx2-packed or openblas [the best]\n"
     "  --seconds S     time for each measurement [3]\n"
     "  --json          one JSON object on stdout\n\n"
@@ -96,10 +98,11 @@ static eng_status open_model(struct bench *b, eng_error *err)
         if (strcmp(b->shape, shapes[i].name) == 0) {
             eng_model_info info = shapes[i].info;
             info.layers = b->layers > 0 && b->layers < info.layers ? b->layers : info.layers;
+            info.half_weights = b->half;
             return eng_model_random(&info, 1, &b->model, err);
         }
     }
-    return eng_model_open(b->shape, &b->model, err);
+    return (b->half ? eng_model_open_half : eng_model_open)(b->shape, &b->model, err);
 }
 
 /* The directory's own bank; else random modules, as many prompt tokens as short sequences allow. */
@@ -394,6 +397,7 @@ enum {
     OPT_LENS,
     OPT_BATCH_TOKENS,
     OPT_KERNEL,
+    OPT_WEIGHTS,
     OPT_SECONDS,
     OPT_TASKS,
     OPT_TENANTS,
@@ -410,6 +414,7 @@ static const struct option options[] = {{"shape", required_argument, NULL, OPT_S
                                         {"lens", required_argument, NULL, OPT_LENS},
                                         {"batch-tokens", required_argument, NULL, OPT_BATCH_TOKENS},
                                         {"kernel", required_argument, NULL, OPT_KERNEL},
+                                        {"weights", required_argument, NULL, OPT_WEIGHTS},
                                         {"seconds", required_argument, NULL, OPT_SECONDS},
                                         {"tasks", required_argument, NULL, OPT_TASKS},
                                         {"tenants", required_argument, NULL, OPT_TENANTS},
@@ -438,6 +443,13 @@ static bool parse_option(struct bench *b, int option)
         return true;
     case OPT_BATCH_TOKENS:
         return arg_size("--batch-tokens", optarg, 1, 1 << 20, &b->batch_tokens);
+    case OPT_WEIGHTS:
+        b->half = strcmp(optarg, "f16") == 0;
+        if (!b->half && strcmp(optarg, "f32") != 0) {
+            usage_error("--weights is f32 or f16");
+            return false;
+        }
+        return true;
     case OPT_KERNEL:
         b->kernel = optarg;
         return true;

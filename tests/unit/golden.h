@@ -127,6 +127,8 @@ static inline void golden_remove_dir(const char *dir)
     rmdir(dir);
 }
 
+static bool golden_half; /* open models with float16 weights */
+
 /* `kind` is "shallow" or "deep"; `weights` NULL for the safetensors files, or the name of a PyTorch
  * file of the same backbone, and then the bank is the authors' .th. */
 static inline bool golden_open(struct golden *g, const char *kind, const char *weights)
@@ -138,7 +140,9 @@ static inline bool golden_open(struct golden *g, const char *kind, const char *w
              weights != NULL ? "th" : "safetensors");
     snprintf(expected, sizeof expected, "%s/expected_%s.safetensors", GOLDEN_DIR, kind);
     bool ok = weights == NULL || golden_torch_dir(weights, dir);
-    ok = ok && eng_model_open(weights != NULL ? dir : GOLDEN_DIR, &g->model, &err) == ENG_OK &&
+    eng_status (*open)(const char *, eng_model **, eng_error *) =
+        golden_half ? eng_model_open_half : eng_model_open;
+    ok = ok && open(weights != NULL ? dir : GOLDEN_DIR, &g->model, &err) == ENG_OK &&
          eng_bank_open(g->model, bank, false, &g->bank, &err) == ENG_OK &&
          weights_open(expected, &g->expected, &err) == ENG_OK && golden_ids(g);
     if (dir[0] != '\0') {

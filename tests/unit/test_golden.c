@@ -254,6 +254,44 @@ static void from_a_half_checkpoint(void)
     free(r);
 }
 
+/* Of a checkpoint whose values are float16 nothing is lost: the same bits, forward and backward. */
+static void half_weights_with(enum simd simd)
+{
+    struct run *whole = malloc(sizeof *whole), *half = malloc(sizeof *half);
+    REQUIRE(whole != NULL && half != NULL);
+    const char *name = gemm_kernel_name(simd), *file = "pytorch_model_fp16.bin";
+    REQUIRE(open_run(whole, "deep", file, name, WANT_PROMPT));
+    golden_half = true;
+    bool opened = open_run(half, "deep", file, name, WANT_PROMPT);
+    golden_half = false;
+    REQUIRE(opened);
+    CHECK(half->g.model->info.half_weights && !whole->g.model->info.half_weights);
+    CHECK(half->g.model->info.bytes < whole->g.model->info.bytes);
+    CHECK_STR(half->g.model->info.fingerprint, whole->g.model->info.fingerprint);
+    struct run *runs[] = {whole, half};
+    for (size_t i = 0; i < 2; i++) {
+        eng_route_mix(runs[i]->g.bank, runs[i]->route, runs[i]->mix);
+        (void)step(runs[i]);
+    }
+    double error = 0;
+    for (size_t i = 0; i < whole->merged; i++) {
+        error = fmax(error, fabs((double)whole->dmerged[i] - half->dmerged[i]));
+    }
+    CHECK(simd == SIMD_NONE ? error < 1e-6 : !(error > 0));
+    CHECK(simd == SIMD_NONE || memcmp(whole->start, half->start, sizeof whole->start) == 0);
+    close_run(whole);
+    close_run(half);
+    free(whole);
+    free(half);
+}
+
+static void half_weights(void)
+{
+    for (enum simd simd = SIMD_NONE; gemm_cpu_capable() && simd <= gemm_cpu(); simd++) {
+        half_weights_with(simd);
+    }
+}
+
 int main(void)
 {
     TESTS_BEGIN;
@@ -264,5 +302,6 @@ int main(void)
     RUN(from_a_zip_checkpoint);
     RUN(from_a_legacy_checkpoint);
     RUN(from_a_half_checkpoint);
+    RUN(half_weights);
     TESTS_END;
 }

@@ -308,8 +308,7 @@ static void dropout_goes_backward(void)
         .layers = 2, .hidden = 16, .heads = 2, .ffn = 32, .vocab = 20, .positions = 8, .types = 2};
     eng_error err = {0};
     REQUIRE(eng_compute_start(2, "openblas", &d.compute, &err) == ENG_OK &&
-            eng_model_random(&shape, 4, &d.model, &err) == ENG_OK);
-    encoder_unprepare(d.model);
+            model_random_bare(&shape, 4, &d.model, &err) == ENG_OK);
     float *params = d.model->block;
     size_t n = params_total(&d.model->params), m = mlm_params_total(&d.model->params);
     float *kept = malloc(n * sizeof *kept);
