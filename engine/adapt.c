@@ -2,6 +2,7 @@
  * stages run, the result handed over.
  */
 #include "engine/evaluate.h"
+#include "engine/full.h"
 #include "engine/status.h"
 #include "engine/trainer.h"
 
@@ -93,18 +94,31 @@ static eng_status make_start(struct learner *learner, eng_error *err)
     eng_status status = ENG_OK;
     memset(learner->route, 0, n * sizeof *learner->route);
     snprintf(from, room, "%s", init == ENG_INIT_RANDOM ? "random" : "average");
-    if (init == ENG_INIT_RANDOM) {
+    if (learner->config.start != NULL && !method->fixed_start) {
+        memcpy(learner->route, learner->config.start->route, n * sizeof *learner->route);
+        snprintf(from, room, "%s", learner->config.start->name);
+    } else if (init == ENG_INIT_RANDOM) {
         random_route(&learner->rng, learner->route, n);
     } else if (init == ENG_INIT_RETRIEVE) {
         status = retrieve_route(learner, learner->route, from, room, err);
     }
-    if (method->n_stages > 0 && method->stages[0].part != &learn_route) {
+    if (method->n_stages > 0 && method->stages[0].part->gives == LEARN_PROMPT) {
         snprintf(from, room, "scratch");
     }
     return status;
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------- */
+
+/* The vectors of all stages together. */
+static size_t tuned_parameters(const struct learner *learner)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < learner->method->n_stages; i++) {
+        sum += learner->method->stages[i].part->size(learner);
+    }
+    return sum;
+}
 
 static void take_result(const struct learner *learner, const struct stage_run *run,
                         eng_adapt_result *result)
@@ -117,28 +131,60 @@ static void take_result(const struct learner *learner, const struct stage_run *r
     result->dev_accuracy = has_dev ? run->look.accuracy : (double)NAN;
     result->dev_macro_f1 = has_dev ? run->look.macro_f1 : (double)NAN;
     result->steps = run->steps;
+    result->tuned = tuned_parameters(learner);
     result->tokens = learner_tokens(learner);
     result->forward_passes = learner_sequences(learner);
     result->seconds = seconds_now() - learner->began;
 }
 
-/* The best of a stage becomes where the next one starts, and the result so far. */
-static void keep_best(struct learner *learner, const struct learn_part *part, struct stage_run *run)
+static eng_status keep_prompt(struct learner *learner, const struct learn_part *part,
+                              struct stage_run *run)
 {
     eng_adapt_result *result = learner->result;
-    if (!run->moved) {
-        return;
-    }
-    if (part == &learn_route) {
-        memcpy(learner->route, run->best, learner->bank->info.route_len * sizeof *learner->route);
-        return;
-    }
     part->use(learner, run->best);
     memcpy(result->prompt, learner->carried.prompt, result->prompt_len * sizeof *result->prompt);
     if (learner->carried.head != NULL) {
         memcpy(result->head, learner->carried.head, result->head_len * sizeof *result->head);
     }
     run->prompt_is_best = true;
+    return ENG_OK;
+}
+
+/* Where nothing has moved the caller's model is as good. */
+static eng_status keep_model(struct learner *learner, const struct learn_part *part,
+                             struct stage_run *run, eng_error *err)
+{
+    eng_adapt_result *result = learner->result;
+    if (run->best_step == 0) {
+        return ENG_OK;
+    }
+    part->use(learner, run->best);
+    memcpy(result->head, learner->carried.head, result->head_len * sizeof *result->head);
+    eng_status status = full_finish(learner->own_model, run->best, err);
+    if (status == ENG_OK) {
+        result->model = learner->own_model;
+        result->bank = learner->own_bank;
+        learner->own_model = NULL;
+        learner->own_bank = NULL;
+    }
+    return status;
+}
+
+/* The best of a stage becomes where the next one starts, and the result so far. */
+static eng_status keep_best(struct learner *learner, const struct learn_part *part,
+                            struct stage_run *run, eng_error *err)
+{
+    if (!run->moved) {
+        return ENG_OK;
+    }
+    if (part->gives == LEARN_MODEL) {
+        return keep_model(learner, part, run, err);
+    }
+    if (part->gives == LEARN_PROMPT) {
+        return keep_prompt(learner, part, run);
+    }
+    memcpy(learner->route, run->best, learner->bank->info.route_len * sizeof *learner->route);
+    return ENG_OK;
 }
 
 /* The first look, at where the first part starts: everything learnt has to beat it. */
@@ -193,7 +239,10 @@ static eng_status run_stage(struct learner *learner, struct stage_run *run, eng_
     if (status == ENG_OK && stage != NULL) {
         status = learner_stage(learner, stage, steps, run, err);
     }
-    keep_best(learner, part, run);
+    if (status == ENG_OK || status == ENG_EDIVERGED) {
+        eng_status kept = keep_best(learner, part, run, status == ENG_OK ? err : NULL);
+        status = kept == ENG_OK ? status : kept;
+    }
 out:
     free(run->params);
     free(run->best);
@@ -235,19 +284,33 @@ static eng_status learn(struct learner *learner, struct stage_run *run, eng_erro
 static eng_status make_prompt_room(struct learner *learner, eng_error *err)
 {
     eng_adapt_result *result = learner->result;
-    if (!eng_adapt_gives_prompt(learner->method->name)) {
+    bool prompt = eng_adapt_gives_prompt(learner->method->name);
+    if (!prompt && !eng_adapt_gives_model(learner->method->name)) {
         return ENG_OK;
     }
-    result->prompt_len = learner_prompt_floats(learner);
     result->head_len = learner_head_floats(learner);
-    learner->prompt_room = calloc(result->prompt_len, sizeof *learner->prompt_room);
     learner->head_room = calloc(result->head_len, sizeof *learner->head_room);
-    result->prompt = calloc(result->prompt_len, sizeof *result->prompt);
     result->head = calloc(result->head_len, sizeof *result->head);
-    return learner->prompt_room != NULL && learner->head_room != NULL && result->prompt != NULL &&
-                   result->head != NULL
-               ? ENG_OK
-               : fail_nomem(err, "prompt");
+    if (prompt) {
+        result->prompt_len = learner_prompt_floats(learner);
+        learner->prompt_room = calloc(result->prompt_len, sizeof *learner->prompt_room);
+        result->prompt = calloc(result->prompt_len, sizeof *result->prompt);
+    }
+    bool ok = learner->head_room != NULL && result->head != NULL &&
+              (!prompt || (learner->prompt_room != NULL && result->prompt != NULL));
+    return ok ? ENG_OK : fail_nomem(err, "prompt");
+}
+
+/* A model of our own to train, when the method does. */
+static eng_status make_own_model(struct learner *learner, eng_error *err)
+{
+    if (!eng_adapt_gives_model(learner->method->name)) {
+        return ENG_OK;
+    }
+    eng_status status = full_copy_model(learner->model, &learner->own_model, err);
+    return status == ENG_OK
+               ? full_borrow_bank(learner->bank, learner->own_model, &learner->own_bank, err)
+               : status;
 }
 
 static bool tunes_head(const struct learn_method *method)
@@ -272,7 +335,7 @@ static void hand_over(struct learner *learner, eng_status status, const struct s
         result->prompt = NULL;
         result->prompt_len = 0;
     }
-    if (!prompt || !tunes_head(learner->method)) {
+    if (!(prompt && tunes_head(learner->method)) && result->model == NULL) {
         free(result->head);
         result->head = NULL;
         result->head_len = 0;
@@ -303,6 +366,9 @@ eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_ban
     }
     eng_status status = check_config(&learner.config, err);
     if (status == ENG_OK) {
+        status = make_own_model(&learner, err);
+    }
+    if (status == ENG_OK) {
         status = learner_init(&learner, train_set, train, n_train, dev_set, dev, n_dev, err);
     }
     if (status == ENG_OK) {
@@ -321,5 +387,7 @@ void eng_adapt_result_fini(eng_adapt_result *result)
     free(result->route);
     free(result->prompt);
     free(result->head);
+    full_free_bank(result->bank);
+    eng_model_free(result->model);
     memset(result, 0, sizeof *result);
 }

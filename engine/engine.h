@@ -389,6 +389,17 @@ double eng_macro_f1(const size_t *confusion, size_t labels);
 ENG_MUST_CHECK eng_status eng_score_answer(eng_text truth, eng_text guess, double *exact,
                                            double *f1, eng_error *err);
 
+/* What needs no model: both NaN for extractive tasks. */
+typedef struct eng_baselines {
+    double majority;      /* accuracy of the test rows' most frequent label; choice: of a guess */
+    double bag;           /* of a bag of characters trained on the training rows */
+    const char *bag_name; /* "naive Bayes"; "overlap" of option and text (choice); "none" */
+} eng_baselines;
+ENG_MUST_CHECK eng_status eng_baselines_of(const eng_task *task, const eng_dataset *train_set,
+                                           const size_t *train, size_t n_train,
+                                           const eng_dataset *test_set, const size_t *test,
+                                           size_t n_test, eng_baselines *out, eng_error *err);
+
 /* ---- adaptation --------------------------------------------------------------------------------------- */
 
 typedef enum eng_init { ENG_INIT_AVERAGE, ENG_INIT_RANDOM, ENG_INIT_RETRIEVE } eng_init;
@@ -418,6 +429,7 @@ typedef struct eng_adapt_config {
     const eng_candidate
         *candidates; /* more routes to retrieve from, borrowed for the call, or NULL */
     size_t n_candidates;
+    const eng_candidate *start; /* a route to start from instead of `init`, borrowed, or NULL */
 
     eng_on_checkpoint on_checkpoint; /* NULL: no checkpoints */
     void *checkpoint_arg;
@@ -432,6 +444,8 @@ typedef struct eng_adapt_config {
 const char *eng_adapt_method(size_t i);
 /* Whether the method may give a tuned prompt beside the route. */
 bool eng_adapt_gives_prompt(const char *method);
+/* Whether it tunes the backbone itself: for the command line, not for a server that shares one. */
+bool eng_adapt_gives_model(const char *method);
 /* Defaults of `bank`, to be changed field by field. */
 void eng_adapt_defaults(const eng_bank *bank, eng_adapt_config *config);
 
@@ -459,6 +473,11 @@ typedef struct eng_adapt_result {
     size_t prompt_len;
     float *head; /* (2H + 2) malloc'ed: tuned with the prompt; NULL: the bank's */
     size_t head_len;
+    /* The tuned backbone, without vocabulary, and its bank: what `route` and `head` belong to. NULL: no
+     * weight has moved. The bank borrows from the caller's, which must outlive the result. */
+    eng_model *model;
+    eng_bank *bank;
+    size_t tuned; /* parameters that the method could change */
     size_t best_step;
     double train_loss, dev_loss, dev_accuracy, dev_macro_f1;
     double dev_accuracy_before; /* of the start */

@@ -38,7 +38,8 @@ static void lay_out(const struct learner *learner, const struct carried *carried
     for (size_t v = 0; v < n; v++) {
         for (size_t i = 0; i < learner->n_order; i++) {
             const struct batch_item *item = &learner->train.items[learner->order[i]];
-            sequences[v * learner->n_order + i] = batch_sequence(item, learner->bank, &carried[v]);
+            sequences[v * learner->n_order + i] =
+                batch_sequence(item, learner_bank(learner), &carried[v]);
         }
     }
 }

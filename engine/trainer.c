@@ -8,6 +8,7 @@
 #include "engine/trainer.h"
 
 #include "engine/evaluate.h"
+#include "engine/full.h"
 #include "engine/opt_adamw.h"
 #include "engine/status.h"
 
@@ -24,6 +25,16 @@ size_t learner_prompt_floats(const struct learner *learner)
 size_t learner_head_floats(const struct learner *learner)
 {
     return 2 * learner->model->info.hidden + 2;
+}
+
+const eng_model *learner_model(const struct learner *learner)
+{
+    return learner->own_model != NULL ? learner->own_model : learner->model;
+}
+
+const eng_bank *learner_bank(const struct learner *learner)
+{
+    return learner->own_bank != NULL ? learner->own_bank : learner->bank;
 }
 
 /* ---- room ------------------------------------------------------------------------------------------ */
@@ -76,8 +87,8 @@ eng_status learner_init(struct learner *learner, const eng_dataset *train_set, c
     }
     size_t longest = learner->train.longest;
     longest = learner->dev.longest > longest ? learner->dev.longest : longest;
-    return batch_runner_init(&learner->runner, learner->compute, ENG_TRAINING, learner->model,
-                             longest, err);
+    return batch_runner_init(&learner->runner, learner->compute, ENG_TRAINING,
+                             learner_model(learner), longest, err);
 }
 
 void learner_fini(struct learner *learner)
@@ -96,6 +107,8 @@ void learner_fini(struct learner *learner)
     free(learner->prompt_room);
     free(learner->head_room);
     free(learner->confusion);
+    eng_model_free(learner->own_model);
+    full_free_bank(learner->own_bank);
     memset(learner, 0, sizeof *learner);
 }
 
@@ -131,8 +144,8 @@ static eng_status make_tape(struct learner *learner, eng_error *err)
         learner->dend == NULL) {
         return fail_nomem(err, "adapt");
     }
-    return encoder_tape_new(learner->model, learner->runner.max_tokens, BATCH_MAX_SEQUENCES, want,
-                            &learner->tape, err);
+    return encoder_tape_new(learner_model(learner), learner->runner.max_tokens, BATCH_MAX_SEQUENCES,
+                            want, &learner->tape, err);
 }
 
 /* ---- looking at dev ---------------------------------------------------------------------------------- */
@@ -153,7 +166,7 @@ eng_status learner_look(struct learner *learner, struct look *look, eng_error *e
     memset(learner->confusion, 0, labels * labels * sizeof *learner->confusion);
     const struct batch_rows *rows = learner->dev.n > 0 ? &learner->dev : &learner->train;
     eng_status status =
-        tally_rows(&tally, &learner->runner, learner->bank, rows, &learner->carried, err);
+        tally_rows(&tally, &learner->runner, learner_bank(learner), rows, &learner->carried, err);
     *look = (struct look){tally_accuracy(&tally), tally_macro_f1(&tally), tally_loss(&tally)};
     return status;
 }
@@ -188,7 +201,7 @@ static void fill_micro(const struct learner *learner, const size_t *items, size_
         if (micro->tokens + item->len > learner->runner.max_tokens) {
             break;
         }
-        micro->sequences[micro->n] = batch_sequence(item, learner->bank, &learner->carried);
+        micro->sequences[micro->n] = batch_sequence(item, learner_bank(learner), &learner->carried);
         micro->start[micro->n] = item->start;
         micro->end[micro->n] = item->end;
         micro->tokens += item->len;
@@ -348,8 +361,12 @@ static eng_status make_room(struct learner *learner, const struct learn_stage *s
                             struct stage_room *room, eng_error *err)
 {
     size_t size = stage->part->size(learner);
-    double prompt_lr = learner->config.prompt_lr > 0 ? learner->config.prompt_lr : stage->lr;
-    room->lr = stage->lr > 0 ? prompt_lr : learner->config.lr;
+    room->lr = learner->config.lr;
+    if (stage->width_lr > 0) {
+        room->lr = learner->config.prompt_lr > 0
+                       ? learner->config.prompt_lr
+                       : stage->width_lr / (double)learner->model->info.hidden;
+    }
     room->batch =
         learner->config.batch < learner->n_order ? learner->config.batch : learner->n_order;
     room->gradient = calloc(size, sizeof *room->gradient);

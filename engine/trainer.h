@@ -21,9 +21,13 @@
 
 struct learner;
 
+/* What the best vector of a part becomes. */
+enum learn_gives { LEARN_ROUTE, LEARN_PROMPT, LEARN_MODEL };
+
 /* What is trainable. */
 struct learn_part {
     const char *name;
+    enum learn_gives gives;
     unsigned want; /* of enum encoder_want */
     size_t (*size)(const struct learner *learner);
     /* Equal blocks of the vector that a search takes in turn; NULL: one. */
@@ -49,7 +53,8 @@ struct learn_search {
 struct learn_stage {
     const struct learn_part *part;
     const struct learn_search *search; /* NULL: AdamW */
-    double lr; /* of AdamW on a prompt, unless the caller says; 0: config.lr */
+    double
+        width_lr; /* AdamW: this over H is the step size unless config.prompt_lr says; 0: config.lr */
 };
 
 #define METHOD_MAX_STAGES 2
@@ -79,6 +84,8 @@ struct learner {
     const struct learn_method *method;
     eng_adapt_config config;  /* every default filled in */
     eng_adapt_result *result; /* prompt, head and start are filled in on the way */
+    eng_model *own_model; /* weights to train, and a bank for them: NULL unless the method does */
+    eng_bank *own_bank;
     struct batch_rows train, dev;
     size_t *order; /* items of train that have a target, reshuffled every epoch */
     size_t n_order, order_at;
@@ -121,6 +128,9 @@ size_t learner_sequences(const struct learner *learner);
 /* Lp·P·H of the bank, and 2H + 2. */
 size_t learner_prompt_floats(const struct learner *learner);
 size_t learner_head_floats(const struct learner *learner);
+/* The model and bank that sequences run on: the caller's, or the learner's own. */
+const eng_model *learner_model(const struct learner *learner);
+const eng_bank *learner_bank(const struct learner *learner);
 
 /* Scores what the sequences carry on dev, or on the training rows when there is no dev. */
 ENG_MUST_CHECK eng_status learner_look(struct learner *learner, struct look *look, eng_error *err);

@@ -52,6 +52,10 @@ void learner_identify(struct learner *learner)
         hash = blob_hash(hash, c->candidates[i].route,
                          learner->bank->info.route_len * sizeof *c->candidates[i].route);
     }
+    if (c->start != NULL) {
+        hash = blob_hash(hash, c->start->route,
+                         learner->bank->info.route_len * sizeof *c->start->route);
+    }
     hash = hash_text(hash, learner->model->info.fingerprint);
     hash = hash_text(hash, learner->bank->info.fingerprint);
     hash = hash_rows(hash, &learner->train);

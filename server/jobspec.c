@@ -97,11 +97,11 @@ static void read_openai_method(const json_t *body, struct job_request *out,
 static void read_method_name(const json_t *mp2, struct job_request *out, struct problems *problems)
 {
     const char *methods[16] = {NULL};
-    size_t chosen = 0;
-    for (size_t i = 0; i + 1 < sizeof methods / sizeof methods[0]; i++) {
-        methods[i] = eng_adapt_method(i);
-        if (methods[i] == NULL) {
-            break;
+    size_t chosen = 0, n = 0;
+    for (size_t i = 0; eng_adapt_method(i) != NULL && n + 1 < sizeof methods / sizeof methods[0];
+         i++) {
+        if (!eng_adapt_gives_model(eng_adapt_method(i))) { /* tenants share one backbone */
+            methods[n++] = eng_adapt_method(i);
         }
     }
     if (!json_get_choice(mp2, "#/mp2", "method", JSON_OPTIONAL_FIELD, methods, &chosen, problems)) {

@@ -1,6 +1,7 @@
 /* test_methods.c: the adaptation methods beyond the route's gradient, each on the toy: it learns, gives
  * the same bytes twice, keeps to its budget, stops when told, and ends well when no loss is finite. */
 #include "engine/bank.h"
+#include "engine/model.h"
 #include "tests/unit/toy_task.h"
 
 #include <math.h>
@@ -146,6 +147,33 @@ static void prompt_methods_learn(void)
     }
 }
 
+/* Every weight of a model of its own: the caller's stays as it was, and the copy scores as reported. */
+static void full_tunes_a_copy(void)
+{
+    eng_adapt_config config = config_of("full", 0);
+    eng_adapt_result result;
+    eng_scores scores;
+    struct seen seen = {0};
+    float mix[64], word = toy.model->params.word[5000];
+    REQUIRE(run(&config, &seen, &result));
+    CHECK_INT(seen.calls, config.steps);
+    CHECK(SHORT || seen.last_loss < seen.first_loss - 0.1);
+    CHECK(toy.model->params.word[5000] == word && result.prompt == NULL);
+    CHECK_INT(result.tuned, eng_model_get_info(toy.model)->parameters + 2 * 128 + 2);
+    REQUIRE(SHORT || result.model != NULL);
+    if (result.model != NULL) {
+        const eng_model_info *info = eng_model_get_info(result.model);
+        CHECK(strcmp(info->fingerprint, eng_model_get_info(toy.model)->fingerprint) != 0);
+        eng_route_mix(result.bank, result.route, mix);
+        REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, result.model, result.bank, toy.task, toy.set,
+                             dev, ROWS, mix, NULL, result.head, 0, NULL, NULL, NULL, NULL, &scores,
+                             NULL) == ENG_OK);
+        CHECK(scores.accuracy == result.dev_accuracy);
+        CHECK_NEAR(scores.loss, result.dev_loss, 1e-4); /* packed weights add in another order */
+    }
+    eng_adapt_result_fini(&result);
+}
+
 static void cmaes_tunes_what_the_route_began(void)
 {
     eng_adapt_config config = config_of("blackbox", SHORT ? 60 : 120);
@@ -213,7 +241,8 @@ static void deep_layers_take_turns(void)
 static const struct {
     const char *name;
     size_t evaluations;
-} learnt[] = {{"blackbox-route", 24}, {"blackbox", 60}, {"route+prompt", 0}, {"prompt", 0}};
+} learnt[] = {
+    {"blackbox-route", 24}, {"blackbox", 60}, {"route+prompt", 0}, {"prompt", 0}, {"full", 0}};
 enum { LEARNT = sizeof learnt / sizeof learnt[0] };
 
 static bool same_floats(const float *a, const float *b, size_t n)
@@ -313,6 +342,7 @@ int main(void)
         RUN(a_black_box_finds_a_route);
         RUN(the_result_is_the_candidate_that_dev_chose);
         RUN(prompt_methods_learn);
+        RUN(full_tunes_a_copy);
         RUN(cmaes_tunes_what_the_route_began);
         RUN(the_intrinsic_vector_gives_the_merged_prompt);
         RUN(deep_layers_take_turns);

@@ -26,12 +26,9 @@ static size_t train[ROWS], dev[ROWS];
 static const struct {
     const char *name;
     size_t steps, evaluations;
-} methods[] = {{"route", 7, 0},
-               {"prompt", 5, 0},
-               {"route+prompt", 4, 0},
-               {"blackbox-route", 0, 26},
-               {"blackbox", 0, 64}};
-enum { METHODS = sizeof methods / sizeof methods[0] };
+} methods[] = {{"route", 7, 0}, {"prompt", 5, 0},          {"route+prompt", 4, 0},
+               {"full", 6, 0},  {"blackbox-route", 0, 26}, {"blackbox", 0, 64}};
+enum { METHODS = sizeof methods / sizeof methods[0], BLACKBOX_ROUTE = 4 };
 
 /* The last block handed over. */
 struct kept {
@@ -91,11 +88,17 @@ static bool same_floats(const float *a, const float *b, size_t n)
     return (a == NULL) == (b == NULL) && (a == NULL || memcmp(a, b, n * sizeof *a) == 0);
 }
 
+static bool same_model(const eng_model *a, const eng_model *b)
+{
+    return (a == NULL) == (b == NULL) &&
+           (a == NULL || strcmp(a->info.fingerprint, b->info.fingerprint) == 0);
+}
+
 static void check_same(const char *name, const eng_adapt_result *a, const eng_adapt_result *b)
 {
     bool same = same_floats(a->route, b->route, a->route_len) &&
                 same_floats(a->prompt, b->prompt, a->prompt_len) &&
-                same_floats(a->head, b->head, a->head_len) &&
+                same_floats(a->head, b->head, a->head_len) && same_model(a->model, b->model) &&
                 memcmp(&a->train_loss, &b->train_loss, sizeof a->train_loss) == 0 &&
                 a->dev_loss == b->dev_loss && a->dev_accuracy_before == b->dev_accuracy_before &&
                 a->best_step == b->best_step && a->steps == b->steps && a->tokens == b->tokens &&
@@ -266,8 +269,8 @@ static void a_damaged_block_is_refused(void)
     struct kept kept = {0};
     struct rng rng;
     rng_seed(&rng, 3);
-    make_block(3, &kept);
-    eng_adapt_config config = config_of(3, NULL);
+    make_block(BLACKBOX_ROUTE, &kept);
+    eng_adapt_config config = config_of(BLACKBOX_ROUTE, NULL);
     for (size_t i = 0; i < (SHORT ? 4 : 40); i++) {
         size_t cut = i < 4 ? i * 13 : rng_below(&rng, kept.bytes);
         CHECK(resume(&config, kept.block, cut) == ENG_EFORMAT);
