@@ -1,7 +1,8 @@
-"""kill -9 while tenants upload, train, publish, make and delete: nothing acknowledged is lost, nothing is
-half-made, interrupted jobs end, and the database stays sound.
+"""kill -9 while tenants upload, train, pause, publish, roll back, make and delete: nothing acknowledged is
+lost, nothing is half-made, interrupted jobs end, and the database stays sound.
 
-MP2_CRASH_KILLS (100) and MP2_CRASH_SECONDS (480) bound it; a slow machine may get through fewer kills.
+MP2_KILLS (40) is how often; MP2_KILLS=1000 takes about half an hour. MP2_CRASH_SECONDS (300 for forty)
+bounds it: a slow machine may get through fewer kills.
 """
 import http.client
 import importlib.util
@@ -20,8 +21,8 @@ _spec = importlib.util.spec_from_file_location("http_harness", HTTP / "conftest.
 harness = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(harness)
 
-KILLS = int(os.environ.get("MP2_CRASH_KILLS", "100"))
-SECONDS = int(os.environ.get("MP2_CRASH_SECONDS", "480"))
+KILLS = int(os.environ.get("MP2_KILLS", "40"))
+SECONDS = int(os.environ.get("MP2_CRASH_SECONDS", str(int(KILLS * 7.5))))
 LEAST_KILLS = 10
 JOBS_A_ROUND = 4  # of each client: more than one second trains, few enough to end
 STUCK = 120  # seconds in which no job ends: then they are stuck
@@ -71,6 +72,23 @@ class Client(threading.Thread):
             return answer.json()["id"]
         return None
 
+    def pause_and_resume(self, job):
+        """Half of the jobs: whatever state a pause finds, no job may stay paused for ever."""
+        if self.random.random() < 0.5:
+            path = "/v1/fine_tuning/jobs/" + job
+            if self.call("POST", path + "/pause").status == 200:
+                self.known["paused"].add(job)
+            self.call("POST", path + "/resume")
+
+    def publish(self, name):
+        """A second version, and the alias back to the first."""
+        route = [round(self.random.uniform(-2, 2), 3) for _ in range(8)]
+        path = "/v1/tasks/" + name
+        if self.call("POST", path + "/versions", {"route": route}).status == 201:
+            self.known["routes"][name] = route
+            if self.call("POST", path + "/current", {"version": 1}).status == 200:
+                self.known["rolled"].add(name)
+
     def work(self):
         tag = f"{self.random.getrandbits(64):x}"
         file = self.upload(tag)
@@ -82,14 +100,18 @@ class Client(threading.Thread):
                         "budget": {"steps": self.random.choice([1, 2, 6])}}})
             if answer.status == 200:
                 self.known["jobs"].add(answer.json()["id"])
+                self.pause_and_resume(answer.json()["id"])
         name = f"task-{tag}"
         answer = self.call("POST", "/v1/tasks", {"name": name, "type": "classification",
                                                  "labels": ["正面", "负面"]})
         if answer.status == 201:
             self.known["tasks"].add(name)
+            self.publish(name)
         if self.random.random() < 0.5 and self.known["tasks"]:
             gone = self.random.choice(sorted(self.known["tasks"]))
-            self.known["tasks"].discard(gone)  # between here and the answer it may be either
+            self.known["tasks"].discard(gone)
+            self.known["rolled"].discard(gone)
+            self.known["routes"].pop(gone, None)  # between here and the answer it may be either
             if self.call("DELETE", "/v1/tasks/" + gone).status in (200, 204):
                 self.known["gone"].add(gone)
         extra = self.upload(tag + "x")
@@ -121,6 +143,13 @@ def check_known(server, key, known, fresh_only=None):
         assert server.get("/v1/fine_tuning/jobs/" + job, key=key).status == 200, job
     for task in sorted(pick["tasks"]):
         assert server.get("/v1/tasks/" + task, key=key).status == 200, task
+    for task in sorted(pick["routes"]):
+        answer = server.get(f"/v1/tasks/{task}/versions/2", key=key)
+        assert answer.status == 200, (task, answer)
+        found = answer.json()["route"]
+        assert all(abs(a - b) < 1e-5 for a, b in zip(found, known["routes"][task])), (task, found)
+    for task in sorted(pick["rolled"]):
+        assert server.get("/v1/tasks/" + task, key=key).json()["current"] == 1, task
     for task in sorted(pick["gone"]):
         assert server.get("/v1/tasks/" + task, key=key).status == 404, task
 
@@ -133,6 +162,11 @@ def check_database(path, full):
         for question in WHOLE:
             assert db.execute(question).fetchone() == (0,), question
     db.close()
+
+
+def nothing_known():
+    known = {name: set() for name in ("gone_files", "jobs", "paused", "tasks", "rolled", "gone")}
+    return {**known, "files": {}, "routes": {}}
 
 
 def copy_known(known):
@@ -173,6 +207,8 @@ def wait_for_jobs(server, key, known):
             left.discard(job)
             until = time.monotonic() + STUCK
             continue
+        if seen["status"] == "paused":  # the server died between the two calls
+            server.post(f"/v1/fine_tuning/jobs/{job}/resume", key=key)
         assert time.monotonic() < until, f"{len(left)} jobs have not ended: {seen}"
         time.sleep(0.05)
 
@@ -183,8 +219,7 @@ def test_kills():
     try:
         began, kills = time.monotonic(), 0
         keys = [server.make_tenant(name) for name in ("one", "two")]
-        knowns = [{"files": {}, "gone_files": set(), "jobs": set(), "tasks": set(), "gone": set()}
-                  for _ in keys]
+        knowns = [nothing_known() for _ in keys]
         while kills < KILLS and time.monotonic() - began < SECONDS:
             kills += 1
             one_round(server, keys, knowns, kills)
@@ -195,8 +230,9 @@ def test_kills():
         check_database(server.db, True)
         jobs = sum(len(known["jobs"]) for known in knowns)
         files = sum(len(known["files"]) for known in knowns)
-        print(f"{kills} kills in {time.monotonic() - began:.0f} s: {files} files, {jobs} jobs, "
-              f"{sum(len(k['tasks']) for k in knowns)} tasks")
+        tasks, paused = (sum(len(known[name]) for known in knowns) for name in ("tasks", "paused"))
+        print(f"{kills} kills in {time.monotonic() - began:.0f} s: {files} files, {jobs} jobs "
+              f"({paused} paused once), {tasks} tasks")
         assert kills >= min(LEAST_KILLS, KILLS) and jobs > kills / 4 and files > kills / 4
     finally:
         if server.process.poll() is None:
