@@ -5,7 +5,8 @@
 #include "engine/mapfile.h"
 #include "engine/status.h"
 
-#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define JSON_DEPTH_MOST 64
@@ -52,6 +53,93 @@ static eng_status scan(const char *text, size_t len, const char *what,
     return ENG_OK;
 }
 
+/* ---- jansson when memory runs out ------------------------------------------------------------
+ *
+ * jansson 2.14's scanner does not look whether the buffer of the token at hand could grow: a byte is
+ * lost, and a string that lost its closing quote is read, and written, past its end. So the scanner's
+ * request is always met: json_read sets a block aside that is large enough for any token of this text,
+ * and the hook hands it out when malloc fails. From then on the text ends: bytes are fed one at a
+ * time, the next one is not there, and the parser gives up by itself without another byte to store. */
+
+static _Thread_local struct {
+    void *block; /* for the first failure; NULL: handed out */
+    size_t size;
+    bool ran_out;
+} reserve;
+
+static void *noted_malloc(size_t size)
+{
+    void *made = malloc(size);
+    if (made == NULL) {
+        reserve.ran_out = true;
+        if (size <= reserve.size) {
+            made = reserve.block;
+            reserve.block = NULL;
+            reserve.size = 0;
+        }
+    }
+    return made;
+}
+
+static pthread_once_t hooked = PTHREAD_ONCE_INIT; /* by the first model, before there are threads */
+
+static void hook(void)
+{
+    json_set_alloc_funcs(noted_malloc, free);
+}
+
+struct feed {
+    const char *at, *end;
+};
+
+static size_t feed_byte(void *buffer, size_t size, void *arg)
+{
+    struct feed *feed = arg;
+    if (size == 0 || feed->at == feed->end || reserve.ran_out) {
+        return 0;
+    }
+    *(char *)buffer = *feed->at++;
+    return 1;
+}
+
+static json_t *json_read(const char *text, size_t len, json_error_t *error, bool *nomem)
+{
+    struct feed feed = {text, text + len};
+    pthread_once(&hooked, hook);
+    reserve.ran_out = false;
+    reserve.size = 2 * len + 64; /* the scanner doubles its buffer */
+    reserve.block = malloc(reserve.size);
+    *nomem = reserve.block == NULL;
+    if (*nomem) {
+        reserve.size = 0;
+        return NULL;
+    }
+    json_t *root = json_load_callback(feed_byte, &feed, JSON_REJECT_DUPLICATES, error);
+    free(reserve.block);
+    reserve.block = NULL;
+    reserve.size = 0;
+    if (reserve.ran_out) {
+        json_decref(root);
+        root = NULL;
+        *nomem = true;
+    }
+    return root;
+}
+
+json_t *eng_json_parse(const char *text, size_t len, eng_json_fault *fault)
+{
+    json_error_t error;
+    bool nomem = false;
+    json_t *root = json_read(text, len, &error, &nomem);
+    if (root == NULL) {
+        *fault = (eng_json_fault){.nomem = nomem,
+                                  .code = nomem ? 0 : (int)json_error_code(&error),
+                                  .line = nomem ? 0 : error.line,
+                                  .column = nomem ? 0 : error.column};
+    }
+    return root;
+}
+
 eng_status json_load_limited(const char *text, size_t len, const char *what,
                              const struct json_limits *limits, json_t **out, eng_error *err)
 {
@@ -65,12 +153,9 @@ eng_status json_load_limited(const char *text, size_t len, const char *what,
         return status;
     }
     json_error_t error;
-    /* jansson's scanner does not look whether its own allocations worked, and what it then makes of the
-     * text can be anything. errno tells, unless a number came later. */
-    errno = 0;
-    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (errno == ENOMEM || (root == NULL && error.text[0] == '\0')) {
-        json_decref(root);
+    bool nomem = false;
+    json_t *root = json_read(text, len, &error, &nomem);
+    if (nomem) {
         return fail_nomem(err, what);
     }
     if (root == NULL) {

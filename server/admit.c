@@ -538,7 +538,9 @@ static void handle_parsed(struct request *req, void *arg)
     if (request_is_over(req)) {
         return;
     }
-    if (req->json == NULL) {
+    if (req->json == NULL && req->json_why[0] == '\0') {
+        reply_no_memory(req);
+    } else if (req->json == NULL) {
         reply_problem(req, 400, "malformed_json", NULL, "%s", req->json_why);
     } else if (!json_is_object(req->json)) {
         reply_problem(req, 422, "invalid", "#", "the body must be a JSON object, found %s",

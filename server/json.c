@@ -7,6 +7,8 @@
  */
 #include "server/json.h"
 
+#include "engine/engine.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -139,8 +141,6 @@ static const char *parse_reason(enum json_error_code code)
         return "the text ends too early";
     case json_error_end_of_input_expected:
         return "there is something after the end of the value";
-    case json_error_out_of_memory:
-        return "out of memory";
     default:
         return "the text is not JSON";
     }
@@ -152,11 +152,13 @@ json_t *json_parse(const char *bytes, size_t len, const struct json_limits *limi
     if (!json_scan(bytes, len, limits, why, size)) {
         return NULL;
     }
-    json_error_t error;
-    json_t *value = json_loadb(bytes, len, JSON_REJECT_DUPLICATES, &error);
-    if (value == NULL) {
-        snprintf(why, size, "%s: line %d, column %d", parse_reason(json_error_code(&error)),
-                 error.line, error.column);
+    eng_json_fault fault;
+    json_t *value = eng_json_parse(bytes, len, &fault);
+    if (value == NULL && fault.nomem) {
+        why[0] = '\0';
+    } else if (value == NULL) {
+        snprintf(why, size, "%s: line %d, column %d",
+                 parse_reason((enum json_error_code)fault.code), fault.line, fault.column);
     }
     return value;
 }

@@ -43,7 +43,7 @@ struct json_limits {
 bool json_scan(const char *bytes, size_t len, const struct json_limits *limits, char *why,
                size_t size);
 /* Scan, then strict parse: duplicates, NUL, invalid UTF-8, lone surrogates and trailing bytes are
- * refused. NULL: `why` says what and where, never echoing the input. */
+ * refused. NULL: `why` says what and where, never echoing the input; it is empty when memory ran out. */
 json_t *json_parse(const char *bytes, size_t len, const struct json_limits *limits, char *why,
                    size_t size);
 

@@ -75,6 +75,7 @@ class Server:
 
     def start(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("MP2_")}
+        env.update(getattr(self, "environment", {}))
         if model_dir():
             env["MP2_MODEL"] = model_dir()
         with open(self.directory / "log", "ab") as log:
