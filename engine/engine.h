@@ -72,9 +72,9 @@ typedef struct eng_json_fault {
     int code, line, column; /* json_error_code; 0 when nomem */
 } eng_json_fault;
 
-/* json_loadb with JSON_REJECT_DUPLICATES, made safe for when memory runs out (jsonload.c says how). The
+/* json_loadb with JSON_REJECT_DUPLICATES and `flags`, made safe for when memory runs out (jsonload.c says how). The
  * caller bounds depth and size before, owns what is returned, and reads *fault when it is NULL. */
-struct json_t *eng_json_parse(const char *text, size_t len, eng_json_fault *fault);
+struct json_t *eng_json_parse(const char *text, size_t len, size_t flags, eng_json_fault *fault);
 
 /* ---- model: one frozen backbone, its tokenizer and its fingerprint ------------------------- */
 

@@ -102,7 +102,8 @@ static size_t feed_byte(void *buffer, size_t size, void *arg)
     return 1;
 }
 
-static json_t *json_read(const char *text, size_t len, json_error_t *error, bool *nomem)
+static json_t *json_read(const char *text, size_t len, size_t flags, json_error_t *error,
+                         bool *nomem)
 {
     struct feed feed = {text, text + len};
     pthread_once(&hooked, hook);
@@ -114,7 +115,7 @@ static json_t *json_read(const char *text, size_t len, json_error_t *error, bool
         reserve.size = 0;
         return NULL;
     }
-    json_t *root = json_load_callback(feed_byte, &feed, JSON_REJECT_DUPLICATES, error);
+    json_t *root = json_load_callback(feed_byte, &feed, JSON_REJECT_DUPLICATES | flags, error);
     free(reserve.block);
     reserve.block = NULL;
     reserve.size = 0;
@@ -126,11 +127,11 @@ static json_t *json_read(const char *text, size_t len, json_error_t *error, bool
     return root;
 }
 
-json_t *eng_json_parse(const char *text, size_t len, eng_json_fault *fault)
+json_t *eng_json_parse(const char *text, size_t len, size_t flags, eng_json_fault *fault)
 {
     json_error_t error;
     bool nomem = false;
-    json_t *root = json_read(text, len, &error, &nomem);
+    json_t *root = json_read(text, len, flags, &error, &nomem);
     if (root == NULL) {
         *fault = (eng_json_fault){.nomem = nomem,
                                   .code = nomem ? 0 : (int)json_error_code(&error),
@@ -154,7 +155,7 @@ eng_status json_load_limited(const char *text, size_t len, const char *what,
     }
     json_error_t error;
     bool nomem = false;
-    json_t *root = json_read(text, len, &error, &nomem);
+    json_t *root = json_read(text, len, 0, &error, &nomem);
     if (nomem) {
         return fail_nomem(err, what);
     }

@@ -63,7 +63,7 @@ bool audit_store(struct request *req, storeq_fn run, request_stored done, void *
 
 json_t *audit_view(const store_audit *row)
 {
-    json_t *detail = row->detail != NULL ? json_loads(row->detail, 0, NULL) : NULL;
+    json_t *detail = json_stored(row->detail);
     return json_pack("{s:I, s:I, s:{s:s?, s:s?, s:s?}, s:s, s:s?, s:o}", "id", (json_int_t)row->id,
                      "created_at", (json_int_t)(row->created / 1000), "actor", "tenant",
                      row->tenant, "key", row->key, "user", row->user, "action", row->action,

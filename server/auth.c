@@ -163,7 +163,7 @@ struct auth_tenant *auth_tenant(struct auth *auth, int64_t id)
 static void read_settings(struct auth_tenant *tenant, const char *text)
 {
     tenant->weight = 1;
-    json_t *settings = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *settings = json_stored(text);
     double weight = json_number_value(json_object_get(settings, "weight"));
     if (weight > 0) {
         tenant->weight = weight;
@@ -210,7 +210,7 @@ static void give_quota(struct auth_key_quota *quota)
 
 static bool read_key_settings(struct key_entry *entry, const char *text)
 {
-    json_t *settings = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *settings = json_stored(text);
     bool has_any = json_object_size(json_object_get(settings, "quotas")) > 0;
     if (entry->quota == NULL && has_any) {
         entry->quota = calloc(1, sizeof *entry->quota);

@@ -82,7 +82,7 @@ static bool read_page(struct request *req, struct admin_call *call)
 /* {"quotas": …} of stored settings; empty when there are none. */
 static json_t *quotas_of(const char *settings)
 {
-    json_t *all = settings != NULL ? json_loads(settings, 0, NULL) : NULL;
+    json_t *all = json_stored(settings);
     json_t *quotas = json_incref(json_object_get(all, "quotas"));
     json_decref(all);
     return quotas != NULL ? quotas : json_object();
@@ -90,7 +90,7 @@ static json_t *quotas_of(const char *settings)
 
 static json_t *tenant_view(const store_tenant *tenant)
 {
-    json_t *settings = tenant->settings != NULL ? json_loads(tenant->settings, 0, NULL) : NULL;
+    json_t *settings = json_stored(tenant->settings);
     double weight = json_number_value(json_object_get(settings, "weight"));
     json_t *view = json_object();
     bool ok = json_put(view, "object", json_string("tenant")) &&
@@ -227,7 +227,7 @@ static void read_settings(const json_t *body, struct admin_call *call, struct pr
 static const char *merge_settings(struct request *req, const char *old,
                                   const struct admin_call *call)
 {
-    json_t *settings = old != NULL ? json_loads(old, 0, NULL) : json_object();
+    json_t *settings = old != NULL ? json_stored(old) : json_object();
     bool ok = settings != NULL;
     if (ok && call->weight >= 0) {
         ok = json_put(settings, "weight", json_real(call->weight));

@@ -165,7 +165,9 @@ static void begin_upload(struct request *req)
     request_set_data(req, upload, release_upload);
     upload->form =
         multipart_new(request_header(req, "Content-Type"), &sink, upload, why, sizeof why);
-    if (upload->form == NULL) {
+    if (upload->form == NULL && why[0] == '\0') {
+        reply_no_memory(req);
+    } else if (upload->form == NULL) {
         reply_problem(req, 415, "unsupported_media_type", NULL, "%s", why);
     }
 }
@@ -289,7 +291,7 @@ static json_t *status_text(const json_t *details)
 
 static json_t *file_json(const store_file *file)
 {
-    json_t *details = file->details != NULL ? json_loads(file->details, 0, NULL) : NULL;
+    json_t *details = json_stored(file->details);
     json_t *view = json_object();
     bool ok = json_put(view, "id", json_string(file->id)) &&
               json_put(view, "object", json_string("file")) &&

@@ -182,23 +182,39 @@ static json_t *value_of(const struct tensor *tensor, size_t row, bool is_list)
         return element(tensor, row, 0);
     }
     json_t *list = json_array();
-    for (size_t k = 0; k < tensor->width; k++) {
-        json_array_append_new(list, element(tensor, row, k));
+    for (size_t k = 0; list != NULL && k < tensor->width; k++) {
+        json_t *one = element(tensor, row, k);
+        if (one != NULL && json_array_append_new(list, one) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
     }
     return list;
+}
+
+/* One input of a prediction. NULL: out of memory. */
+static json_t *row_of(const struct oip_call *call, size_t row, eng_task_type type)
+{
+    json_t *input = json_object();
+    for (size_t i = 0; input != NULL && i < call->n_tensors; i++) {
+        const struct tensor *tensor = &call->tensors[i];
+        const char *name = own_name(tensor->name, type);
+        bool is_list = strcmp(name, "options") == 0;
+        json_t *value = value_of(tensor, row, is_list);
+        bool absent = value == NULL && !is_list; /* what is missing is told with its place, later */
+        if (!absent && (value == NULL || json_object_set_new(input, name, value) != 0)) {
+            json_decref(input);
+            input = NULL;
+        }
+    }
+    return input;
 }
 
 static json_t *rows_of(const struct oip_call *call, eng_task_type type)
 {
     json_t *rows = json_array();
     for (size_t row = 0; row < call->tensors[0].rows; row++) {
-        json_t *input = json_object();
-        for (size_t i = 0; i < call->n_tensors; i++) {
-            const struct tensor *tensor = &call->tensors[i];
-            const char *name = own_name(tensor->name, type);
-            json_object_set_new(input, name, value_of(tensor, row, strcmp(name, "options") == 0));
-        }
-        json_array_append_new(rows, input);
+        json_array_append_new(rows, row_of(call, row, type));
     }
     return rows;
 }

@@ -76,7 +76,7 @@ static void read_version(void *arg, store *reader)
 
 static bool add_form(json_t *body, const store_task *task)
 {
-    json_t *labels = task->labels != NULL ? json_loads(task->labels, 0, NULL) : NULL;
+    json_t *labels = json_stored(task->labels);
     return json_put(body, "type", json_string(task->type)) &&
            json_put(body, "labels", labels != NULL ? labels : json_null()) &&
            json_put(body, "template", json_text_or_null(task->text_template));
@@ -144,7 +144,7 @@ static store_status check_form(const struct task_call *call, store_error *err)
 {
     const json_t *body = call->body;
     const json_t *type = json_object_get(body, "type"), *labels = json_object_get(body, "labels");
-    json_t *own = call->task.labels != NULL ? json_loads(call->task.labels, 0, NULL) : NULL;
+    json_t *own = json_stored(call->task.labels);
     bool same_type = !json_is_string(type) || strcmp(json_string_value(type), call->task.type) == 0;
     bool same_labels = !json_is_array(labels) || (own != NULL && json_equal((json_t *)labels, own));
     json_decref(own);

@@ -61,7 +61,7 @@ static bool look_at_file(struct job_resolving *r, store *reader, const char *id,
     if (status != STORE_OK) {
         return refuse_store(r, status, &err, param);
     }
-    out->details = file.details != NULL ? json_loads(file.details, 0, NULL) : NULL;
+    out->details = json_stored(file.details);
     out->format = json_string_value(json_object_get(out->details, "format"));
     out->type = json_string_value(json_object_get(out->details, "type"));
     out->labels = json_object_get(out->details, "labels");
@@ -97,7 +97,7 @@ static bool read_existing(struct job_resolving *r, store *reader, struct form_wa
         return refuse_store(r, status, &err, "mp2.task");
     }
     const struct job_request *want = r->request;
-    form->task_labels = task.labels != NULL ? json_loads(task.labels, 0, NULL) : NULL;
+    form->task_labels = json_stored(task.labels);
     if (want->type != NULL && strcmp(want->type, task.type) != 0) {
         return refuse(r, 422, "wrong_type", "mp2.type", "task \"%s\" is of type %s, not %s",
                       task.name, task.type, want->type);
@@ -357,7 +357,7 @@ bool job_plan_read(struct job_plan *plan, const char *spec, uint64_t seed, const
                    char *why, size_t size)
 {
     memset(plan, 0, sizeof *plan);
-    plan->spec = json_loads(spec, 0, NULL);
+    plan->spec = json_stored(spec);
     const char *type = json_string_value(json_object_get(plan->spec, "type"));
     const char *text_template = json_string_value(json_object_get(plan->spec, "template"));
     if (type == NULL || !eng_task_type_parse(type, &plan->type) || !read_labels(plan)) {

@@ -10,7 +10,7 @@
 
 static json_t *parsed_or_null(const char *text)
 {
-    json_t *value = text != NULL ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    json_t *value = json_stored(text);
     return value != NULL ? value : json_null();
 }
 
@@ -95,7 +95,7 @@ static json_t *method_part(const json_t *spec)
 /* Started or not, what OpenAI's clients expect of a job. */
 json_t *job_json(const store_job *job, const char *tenant, const char *base, int64_t estimate)
 {
-    json_t *spec = json_loads(job->spec, 0, NULL);
+    json_t *spec = json_stored(job->spec);
     json_t *metadata = parsed_or_null(job->metadata);
     json_t *view = json_object();
     bool ended = store_job_finished(job->status);

@@ -153,7 +153,7 @@ json_t *json_parse(const char *bytes, size_t len, const struct json_limits *limi
         return NULL;
     }
     eng_json_fault fault;
-    json_t *value = eng_json_parse(bytes, len, &fault);
+    json_t *value = eng_json_parse(bytes, len, 0, &fault);
     if (value == NULL && fault.nomem) {
         why[0] = '\0';
     } else if (value == NULL) {
@@ -161,6 +161,12 @@ json_t *json_parse(const char *bytes, size_t len, const struct json_limits *limi
                  parse_reason((enum json_error_code)fault.code), fault.line, fault.column);
     }
     return value;
+}
+
+json_t *json_stored(const char *text)
+{
+    eng_json_fault fault;
+    return text != NULL ? eng_json_parse(text, strlen(text), JSON_DECODE_ANY, &fault) : NULL;
 }
 
 /* ---- getters ------------------------------------------------------------------------------------- */

@@ -47,6 +47,9 @@ bool json_scan(const char *bytes, size_t len, const struct json_limits *limits, 
 json_t *json_parse(const char *bytes, size_t len, const struct json_limits *limits, char *why,
                    size_t size);
 
+/* What the database holds as JSON text. NULL: absent, damaged, or out of memory. */
+json_t *json_stored(const char *text);
+
 /* ---- getters: absent, null, wrong type and out of bounds become problems -------------------------- */
 
 enum json_need { JSON_OPTIONAL_FIELD, JSON_REQUIRED_FIELD };

@@ -114,7 +114,7 @@ struct multipart *multipart_new(const char *content_type, const struct multipart
     }
     struct multipart *form = calloc(1, sizeof *form);
     if (form == NULL) {
-        snprintf(why, size, "out of memory");
+        why[0] = '\0';
         return NULL;
     }
     form->sink = sink;

@@ -30,7 +30,7 @@ struct multipart_sink {
 
 struct multipart;
 
-/* `content_type`: of the request. NULL: `why` says what is wrong with it, or that memory is out. */
+/* `content_type`: of the request. NULL: `why` says what is wrong with it, or is empty: out of memory. */
 struct multipart *multipart_new(const char *content_type, const struct multipart_sink *sink,
                                 void *arg, char *why, size_t size);
 void multipart_free(struct multipart *form); /* NULL is fine */

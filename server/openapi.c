@@ -168,7 +168,8 @@ static json_t *paths(const json_t *operations)
 /* NULL: out of memory. */
 static json_t *document(void)
 {
-    json_t *doc = json_loadb((const char *)openapi_json, openapi_json_len, 0, NULL);
+    eng_json_fault fault;
+    json_t *doc = eng_json_parse((const char *)openapi_json, openapi_json_len, 0, &fault);
     if (doc == NULL) {
         return NULL;
     }

@@ -200,6 +200,15 @@ void reply_empty(struct request *req, int status)
     make_reply(req, status, NULL, NULL, 0, NULL);
 }
 
+/* When to come back: what 429 and 503 carry. */
+static void add_retry(struct request *req, int64_t ms)
+{
+    snprintf(req->retry_seconds, sizeof req->retry_seconds, "%" PRId64, (ms + 999) / 1000);
+    snprintf(req->retry_ms, sizeof req->retry_ms, "%" PRId64, ms);
+    add_fixed_header(req, "Retry-After", req->retry_seconds);
+    add_fixed_header(req, "retry-after-ms", req->retry_ms);
+}
+
 static void reply_json_as(struct request *req, int status, const char *content_type, json_t *body)
 {
     size_t len = 0;
@@ -208,6 +217,9 @@ static void reply_json_as(struct request *req, int status, const char *content_t
     if (text != NULL) {
         make_reply(req, status, content_type, text, len, free);
         return;
+    }
+    if (status != 503 && status != 429) {
+        add_retry(req, RETRY_MS);
     }
     static const char sorry[] = "{\"error\":\"out of memory\",\"status\":503}";
     make_reply(req, 503, "application/json", (void *)sorry, sizeof sorry - 1, NULL);
@@ -238,11 +250,7 @@ void reply_error(struct request *req, const struct error_view *view)
     }
     if (view->status == 503 || view->status == 429) {
         int64_t known = view->quota != NULL ? view->quota->wait_ms : view->retry_ms;
-        int64_t ms = known > 0 ? known : RETRY_MS;
-        snprintf(req->retry_seconds, sizeof req->retry_seconds, "%" PRId64, (ms + 999) / 1000);
-        snprintf(req->retry_ms, sizeof req->retry_ms, "%" PRId64, ms);
-        add_fixed_header(req, "Retry-After", req->retry_seconds);
-        add_fixed_header(req, "retry-after-ms", req->retry_ms);
+        add_retry(req, known > 0 ? known : RETRY_MS);
     }
     if (view->status == 401) {
         add_fixed_header(req, "WWW-Authenticate", "Bearer realm=\"mp2\"");

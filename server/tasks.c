@@ -44,7 +44,7 @@ eng_status task_spec_of(const store_task *task, eng_task_spec *spec, eng_text *l
     if (task->labels == NULL) {
         return ENG_OK;
     }
-    json_t *list = json_loads(task->labels, 0, NULL);
+    json_t *list = json_stored(task->labels);
     if (list == NULL) {
         return fault(err, ENG_EFORMAT, "labels", "the stored labels are not JSON");
     }
@@ -332,7 +332,7 @@ bool task_read_route(struct request *req, const json_t *object, const char *base
 /* The stored JSON text as a value; null when absent or damaged. */
 static json_t *json_or_null(const char *text)
 {
-    json_t *value = text != NULL ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    json_t *value = json_stored(text);
     return value != NULL ? value : json_null();
 }
 

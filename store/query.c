@@ -256,6 +256,20 @@ store_status db_check_name(const char *field, const char *text, store_error *err
     return STORE_OK;
 }
 
+/* json_valid of SQLite 3.40 also says 0 when memory ran out; json() tells the two apart. */
+static bool text_may_be_json(store *s, const char *text)
+{
+    db_query q;
+    int64_t valid = 0;
+    store_error err;
+    if (db_prepare(s, "SELECT json(?) IS NOT NULL", &q, &err) != STORE_OK) {
+        return true;
+    }
+    db_bind_text(&q, text);
+    store_status status = db_scalar(&q, &valid, &err);
+    return status == STORE_OK || status == STORE_ENOMEM;
+}
+
 store_status db_check_json(store *s, const char *field, const char *text, store_error *err)
 {
     if (text == NULL) {
@@ -269,6 +283,9 @@ store_status db_check_json(store *s, const char *field, const char *text, store_
     }
     db_bind_text(&q, text);
     status = db_scalar(&q, &valid, err);
+    if (status == STORE_OK && valid == 0 && text_may_be_json(s, text)) {
+        return db_fail_nomem(err);
+    }
     if (status == STORE_OK && valid == 0) {
         return db_fail(err, STORE_EINVAL, field, "%s is not well-formed JSON", field);
     }
