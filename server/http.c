@@ -124,10 +124,53 @@ static void conn_open(struct http *http, struct MHD_Connection *mhd, void **cont
     http->n_conns++;
 }
 
+static void write_access_line(const struct request *req, int64_t us)
+{
+    struct log_line line;
+    char from[ADDRESS_TEXT];
+    if (!req->http->server->config->access_log && req->status < 500) {
+        return;
+    }
+    address_print(&req->client, from);
+    /* Probes and scrapers ask every few seconds. */
+    bool probe = req->endpoint != NULL && req->endpoint->scopes == 0 && req->status < 400;
+    log_begin(&line, probe ? LOG_DEBUG : LOG_INFO, "request");
+    log_text(&line, "id", req->id);
+    log_text(&line, "method", req->head ? "HEAD" : req->method);
+    log_text(&line, "path", req->path);
+    log_number(&line, "status", req->status);
+    log_text(&line, "from", from);
+    log_text(&line, "tenant", req->who.tenant != NULL ? req->who.tenant->name : NULL);
+    log_text(&line, "key", req->who.tenant != NULL ? req->who.key_id : NULL);
+    if (req->trace[0] != '\0') {
+        char trace[TRACE_ID_CHARS + 1];
+        snprintf(trace, sizeof trace, "%s", req->trace + 3);
+        log_text(&line, "trace", trace);
+    }
+    log_real(&line, "ms", (double)us / 1000);
+    log_number(&line, "in", (int64_t)req->body_seen);
+    log_number(&line, "out", (int64_t)req->reply_bytes);
+    log_end(&line);
+}
+
+static void exchange_over(struct request *req)
+{
+    if (!req->replied) {
+        req->status = 499; /* gone before an answer; nginx's number for it */
+    }
+    write_access_line(req, clock_us() - req->started_us);
+    http_count(req);
+    request_detach(req);
+}
+
 static void conn_close(struct http *http, struct conn *conn)
 {
     if (conn == NULL) {
         return;
+    }
+    if (conn->req != NULL) {
+        /* Version 1.0 does not tell of the end of every request that a reset cut off. */
+        exchange_over(conn->req);
     }
     if (conn->link != NULL) {
         *conn->link = conn->next;
@@ -194,35 +237,6 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
     return req != NULL ? admit_call(req, url, method, version, upload, upload_size) : MHD_NO;
 }
 
-static void write_access_line(const struct request *req, int64_t us)
-{
-    struct log_line line;
-    char from[ADDRESS_TEXT];
-    if (!req->http->server->config->access_log && req->status < 500) {
-        return;
-    }
-    address_print(&req->client, from);
-    /* Probes and scrapers ask every few seconds. */
-    bool probe = req->endpoint != NULL && req->endpoint->scopes == 0 && req->status < 400;
-    log_begin(&line, probe ? LOG_DEBUG : LOG_INFO, "request");
-    log_text(&line, "id", req->id);
-    log_text(&line, "method", req->head ? "HEAD" : req->method);
-    log_text(&line, "path", req->path);
-    log_number(&line, "status", req->status);
-    log_text(&line, "from", from);
-    log_text(&line, "tenant", req->who.tenant != NULL ? req->who.tenant->name : NULL);
-    log_text(&line, "key", req->who.tenant != NULL ? req->who.key_id : NULL);
-    if (req->trace[0] != '\0') {
-        char trace[TRACE_ID_CHARS + 1];
-        snprintf(trace, sizeof trace, "%s", req->trace + 3);
-        log_text(&line, "trace", trace);
-    }
-    log_real(&line, "ms", (double)us / 1000);
-    log_number(&line, "in", (int64_t)req->body_seen);
-    log_number(&line, "out", (int64_t)req->reply_bytes);
-    log_end(&line);
-}
-
 static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
                          enum MHD_RequestTerminationCode code)
 {
@@ -234,13 +248,8 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     if (req == NULL) {
         return;
     }
-    if (!req->replied) {
-        req->status = 499; /* gone before an answer; nginx's number for it */
-    }
-    write_access_line(req, clock_us() - req->started_us);
-    http_count(req);
     struct conn *conn = req->conn;
-    request_detach(req);
+    exchange_over(req);
     if (conn != NULL) {
         conn->idle_since = clock_ms();
         conn->deadline = conn->idle_since + http->server->config->idle_timeout;
@@ -413,6 +422,7 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd)
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)config->connection_memory, NULL},
         {MHD_OPTION_LISTEN_SOCKET, (intptr_t)fd, NULL},
         {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
+        {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
         {MHD_OPTION_END, 0, NULL}};
     struct MHD_OptionItem tls_options[] = {
         {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
