@@ -371,6 +371,8 @@ eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_ban
     if (status == ENG_OK) {
         status = learner_init(&learner, train_set, train, n_train, dev_set, dev, n_dev, err);
     }
+    learner.runner.cancelled = config->cancelled;
+    learner.runner.cancelled_arg = config->cancelled_arg;
     if (status == ENG_OK) {
         status = make_prompt_room(&learner, err);
     }
@@ -380,6 +382,29 @@ eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_ban
     hand_over(&learner, status, &run);
     learner_fini(&learner);
     return status;
+}
+
+eng_status eng_adapt_count_steps(const eng_bank *bank, const eng_adapt_config *config,
+                                 eng_adapt_count *out, eng_error *err)
+{
+    struct learner learner = {.bank = bank, .config = *config};
+    *out = (eng_adapt_count){0};
+    fill_defaults(bank, &learner.config);
+    learner.method = method_find(config->method != NULL ? config->method : "route");
+    if (learner.method == NULL) {
+        return unknown_method(config->method, err);
+    }
+    eng_init init = learner.method->fixed_start ? learner.method->start : config->init;
+    out->retrieves = init == ENG_INIT_RETRIEVE;
+    for (size_t i = 0; i < learner.method->n_stages; i++) {
+        size_t steps = 0;
+        eng_status status = learner_budget(&learner, learner.method, i, &steps, err);
+        if (status != ENG_OK) {
+            return status;
+        }
+        *(learner.method->stages[i].search != NULL ? &out->evaluations : &out->steps) += steps;
+    }
+    return ENG_OK;
 }
 
 void eng_adapt_result_fini(eng_adapt_result *result)

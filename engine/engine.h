@@ -451,7 +451,20 @@ typedef struct eng_adapt_config {
      * ended with. ENG_EMISMATCH: of other settings, rows, task or bank; ENG_EFORMAT: damaged. */
     const void *resume;
     size_t resume_bytes;
+    /* Looked at between the batches of retrieval and of looks at dev, which may take long: true ends the
+     * run at once with ENG_ECANCELLED, without a checkpoint. NULL: never. */
+    eng_cancelled cancelled;
+    void *cancelled_arg;
 } eng_adapt_config;
+
+/* What a config asks for: gradient steps and evaluations of all stages, whether it retrieves. */
+typedef struct eng_adapt_count {
+    size_t steps, evaluations;
+    bool retrieves;
+} eng_adapt_count;
+ENG_MUST_CHECK eng_status eng_adapt_count_steps(const eng_bank *bank,
+                                                const eng_adapt_config *config,
+                                                eng_adapt_count *out, eng_error *err);
 
 /* The names a config's method may have: i-th, NULL behind the last. */
 const char *eng_adapt_method(size_t i);

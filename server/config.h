@@ -108,6 +108,16 @@
       "tuned prompts in memory; those in use stay; raised to what one takes")                      \
     X(count, job_threads, "1", 0, 64, "jobs that train at once; 0: this server runs none")         \
     LIVE(count, job_attempts, "3", 1, 100, "times a job is started when crashes cut it off")       \
+    X(time, job_checkpoint, "5s", 50, 3600000,                                                     \
+      "between two stored states of a running job: what a crash may cost it")                      \
+    X(bytes, job_checkpoint_bytes, "256M", 1024, 1073741824,                                       \
+      "largest state that is stored; a job with a larger one starts anew after a crash")           \
+    X(time, keep_jobs, "0", 0, 31536000000,                                                        \
+      "how long a job that has ended is kept; its versions stay; 0: for ever")                     \
+    X(time, keep_events, "0", 0, 31536000000,                                                      \
+      "how long the events of a job that has ended are kept; 0: as long as the job")               \
+    X(time, keep_files, "0", 0, 31536000000,                                                       \
+      "how long a file is kept that no open job reads; 0: for ever")                               \
     X(time, job_lease, "60s", 1000, 3600000,                                                       \
       "how long a running job counts as alive without a sign of life")                             \
     LIVE(count, max_queued_jobs, "100", 1, 1000000, "jobs of one tenant that wait")                \

@@ -70,9 +70,12 @@ const struct endpoint endpoints[] = {
     {"DELETE", "/v1/files/{file}", ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "files", ep_file_delete, NULL},
 
     {"POST", "/v1/fine_tuning/jobs", ADAPT, BODY_JSON, LIMIT_JSON, API_OPENAI, "jobs", ep_jobs_create, NULL},
+    {"POST", "/v1/fine_tuning/jobs/estimate", ADAPT, BODY_JSON, LIMIT_JSON, API_OPENAI, "jobs", ep_jobs_estimate, NULL},
     {"GET", "/v1/fine_tuning/jobs", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "jobs", ep_jobs_list, NULL},
     {"GET", "/v1/fine_tuning/jobs/{job}", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "jobs", ep_job_get, NULL},
     {"POST", "/v1/fine_tuning/jobs/{job}/cancel", ADAPT, BODY_JSON_OPTIONAL, LIMIT_JSON, API_OPENAI, "jobs", ep_job_cancel, NULL},
+    {"POST", "/v1/fine_tuning/jobs/{job}/pause", ADAPT, BODY_JSON_OPTIONAL, LIMIT_JSON, API_OPENAI, "jobs", ep_job_pause, NULL},
+    {"POST", "/v1/fine_tuning/jobs/{job}/resume", ADAPT, BODY_JSON_OPTIONAL, LIMIT_JSON, API_OPENAI, "jobs", ep_job_resume, NULL},
     {"GET", "/v1/fine_tuning/jobs/{job}/events", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "job_events", ep_job_events, NULL},
     {"GET", "/v1/fine_tuning/jobs/{job}/checkpoints", READ | ADAPT, BODY_NONE, LIMIT_NONE, API_OPENAI, "jobs", ep_job_checkpoints, NULL},
 

@@ -147,6 +147,9 @@ void ep_jobs_create(struct request *req);
 void ep_jobs_list(struct request *req);
 void ep_job_get(struct request *req);
 void ep_job_cancel(struct request *req);
+void ep_job_pause(struct request *req);
+void ep_job_resume(struct request *req);
+void ep_jobs_estimate(struct request *req);
 void ep_job_events(struct request *req);
 void ep_job_checkpoints(struct request *req);
 

@@ -32,6 +32,8 @@ struct jobs_call {
     const char *id;
     store_page page;
     store_job job, *jobs;
+    struct job_state state;
+    bool has_state;
     store_event *events;
     size_t n;
     bool has_more;
@@ -59,6 +61,7 @@ static void release_call(void *data)
     free(call->metadata_filter);
     free(call->metadata_text);
     free(call->resolving.spec);
+    free(call->resolving.estimate);
     free(call);
 }
 
@@ -90,12 +93,12 @@ static bool have_reader(struct jobs_call *call, store *reader)
     return reader != NULL;
 }
 
-static json_t *view_of(struct request *req, const store_job *job)
+static json_t *view_of(struct request *req, const store_job *job, bool whole)
 {
     struct server *server = request_server(req);
     int64_t estimate = job->status == STORE_JOB_RUNNING ? jobs_estimate(server->jobs, job->id) : 0;
     return job_json(job, request_tenant_name(req), eng_model_get_info(server->model)->name,
-                    estimate);
+                    estimate, whole);
 }
 
 /* ---- POST /v1/fine_tuning/jobs ------------------------------------------------------------------ */
@@ -128,6 +131,7 @@ static store_status create_job(store *s, void *arg, store_error *err)
                      .status = STORE_JOB_QUEUED,
                      .model = request->model,
                      .spec = call->resolving.spec,
+                     .estimate = call->resolving.estimate,
                      .metadata = call->metadata_text,
                      .request_hash = call->hash,
                      .seed = request->seed,
@@ -169,7 +173,7 @@ static void job_created(struct request *req, store_status status, const store_er
         log_number(&line, "tenant", call->tenant);
         log_text(&line, "job", call->job.id);
         log_end(&line);
-        reply_json(req, 200, view_of(req, &call->job));
+        reply_json(req, 200, view_of(req, &call->job, true));
     }
 }
 
@@ -232,16 +236,33 @@ static bool is_retry(const struct request *req)
     return count != NULL && strtol(count, NULL, 10) > 0;
 }
 
-void ep_jobs_create(struct request *req)
+/* Reads the body of a job to be made or only looked at. NULL: replied. */
+static struct jobs_call *new_resolving(struct request *req)
 {
     struct problems problems = {0};
     struct jobs_call *call = new_call(req);
     if (call == NULL) {
-        return;
+        return NULL;
     }
     job_request_read(request_json(req), &call->request, &problems);
     if (problems.count > 0) {
         reply_problems(req, &problems);
+        return NULL;
+    }
+    if (!call->request.has_seed) {
+        call->request.seed = randombytes_uniform(INT32_MAX);
+    }
+    call->resolving = (struct job_resolving){.server = request_server(req),
+                                             .request = &call->request,
+                                             .tenant = call->tenant,
+                                             .mem = call->mem};
+    return own_task_name(call) ? call : NULL;
+}
+
+void ep_jobs_create(struct request *req)
+{
+    struct jobs_call *call = new_resolving(req);
+    if (call == NULL) {
         return;
     }
     size_t len = 0;
@@ -253,17 +274,29 @@ void ep_jobs_create(struct request *req)
         reply_no_memory(req);
         return;
     }
-    if (!call->request.has_seed) {
-        call->request.seed = randombytes_uniform(INT32_MAX);
-    }
     call->is_retry = is_retry(req);
     call->most_waiting = request_quota(req, QUOTA_QUEUED);
-    call->resolving = (struct job_resolving){.server = request_server(req),
-                                             .request = &call->request,
-                                             .tenant = call->tenant,
-                                             .mem = call->mem};
-    if (own_task_name(call)) {
-        request_offload(req, resolve_job, job_resolved, call);
+    request_offload(req, resolve_job, job_resolved, call);
+}
+
+/* ---- POST /v1/fine_tuning/jobs/estimate --------------------------------------------------------- */
+
+static void show_estimate(struct request *req, void *arg)
+{
+    struct jobs_call *call = arg;
+    const struct job_resolving *r = &call->resolving;
+    if (r->status != 0) {
+        reply_problem(req, r->status, r->code, r->param, "%s", r->text);
+    } else {
+        reply_json(req, 200, json_loads(r->estimate, 0, NULL));
+    }
+}
+
+void ep_jobs_estimate(struct request *req)
+{
+    struct jobs_call *call = new_resolving(req);
+    if (call != NULL) {
+        request_offload(req, resolve_job, show_estimate, call);
     }
 }
 
@@ -288,7 +321,7 @@ static void show_jobs(struct request *req, void *arg)
     }
     json_t *data = json_array();
     for (size_t i = 0; i < call->n; i++) {
-        json_array_append_new(data, view_of(req, &call->jobs[i]));
+        json_array_append_new(data, view_of(req, &call->jobs[i], false));
     }
     const char *first = call->n > 0 ? call->jobs[0].id : NULL;
     const char *last = call->n > 0 ? call->jobs[call->n - 1].id : NULL;
@@ -345,7 +378,7 @@ static void show_job(struct request *req, void *arg)
         reply_store_error(req, call->status, &call->err);
         return;
     }
-    reply_json(req, 200, view_of(req, &call->job));
+    reply_json(req, 200, view_of(req, &call->job, true));
 }
 
 void ep_job_get(struct request *req)
@@ -459,7 +492,22 @@ void ep_job_events(struct request *req)
     }
 }
 
-/* None are kept yet: the list is empty for a job that exists. */
+static void read_checkpoint(void *arg, store *reader)
+{
+    struct jobs_call *call = arg;
+    read_job(arg, reader);
+    if (call->status != STORE_OK) {
+        return;
+    }
+    call->status = store_job_look_checkpoint(reader, call->tenant, call->id, &call->state.step,
+                                             &call->state.bytes, &call->state.created, &call->err);
+    call->has_state = call->status == STORE_OK;
+    if (call->status == STORE_ENOTFOUND) {
+        call->status = STORE_OK; /* a job without a stored state */
+    }
+}
+
+/* Those there are: the state a job that is not finished can go on from, or what was published. */
 static void show_checkpoints(struct request *req, void *arg)
 {
     struct jobs_call *call = arg;
@@ -467,7 +515,19 @@ static void show_checkpoints(struct request *req, void *arg)
         reply_store_error(req, call->status, &call->err);
         return;
     }
-    reply_json(req, 200, listing_json(json_array(), NULL, NULL, false));
+    json_t *data = json_array();
+    json_t *one = job_checkpoint_json(&call->job, call->has_state ? &call->state : NULL,
+                                      request_tenant_name(req),
+                                      eng_model_get_info(request_server(req)->model)->name);
+    const char *id = json_string_value(json_object_get(one, "id"));
+    const char *after = request_query(req, "after");
+    if (id != NULL && (after == NULL || strcmp(after, id) != 0)) {
+        json_array_append(data, one);
+    } else {
+        id = NULL;
+    }
+    reply_json(req, 200, listing_json(data, id, id, false));
+    json_decref(one);
 }
 
 void ep_job_checkpoints(struct request *req)
@@ -475,7 +535,7 @@ void ep_job_checkpoints(struct request *req)
     struct jobs_call *call = new_call(req);
     if (call != NULL && listing_page(req, 20, MAX_LISTED, &call->page)) {
         call->id = request_param(req, "job");
-        request_offload(req, read_job, show_checkpoints, call);
+        request_offload(req, read_checkpoint, show_checkpoints, call);
     }
 }
 
@@ -503,7 +563,7 @@ static void job_cancelled(struct request *req, store_status status, const store_
     if (status == STORE_OK) {
         jobs_cancel(request_server(req)->jobs, call->id);
         jobs_changed(request_server(req)->jobs, call->id);
-        reply_json(req, 200, view_of(req, &call->job));
+        reply_json(req, 200, view_of(req, &call->job, true));
     } else {
         reply_store_error(req, status, err);
     }
@@ -516,4 +576,74 @@ void ep_job_cancel(struct request *req)
         call->id = request_param(req, "job");
         request_store(req, cancel_job, false, job_cancelled, call);
     }
+}
+
+/* ---- pause and resume ---------------------------------------------------------------------------------------- */
+
+/* What changed at once is said at once; a running job speaks for itself. */
+static store_status tell_change(struct jobs_call *call, store *s, store_job_status was,
+                                const char *message, store_error *err)
+{
+    store_event event = {
+        .created = call->now, .level = "info", .type = "message", .message = message};
+    return call->job.status != was ? store_event_add(s, call->tenant, call->id, &event, NULL, err)
+                                   : STORE_OK;
+}
+
+static store_status pause_job(store *s, void *arg, store_error *err)
+{
+    struct jobs_call *call = arg;
+    store_status status = store_job_get(s, call->tenant, call->id, call->mem, &call->job, err);
+    store_job_status was = call->job.status;
+    if (status == STORE_OK) {
+        status = store_job_pause(s, call->tenant, call->id, call->mem, &call->job, err);
+    }
+    return status == STORE_OK ? tell_change(call, s, was, "Job paused while it waited", err)
+                              : status;
+}
+
+static store_status resume_job(store *s, void *arg, store_error *err)
+{
+    struct jobs_call *call = arg;
+    store_status status = store_job_get(s, call->tenant, call->id, call->mem, &call->job, err);
+    store_job_status was = call->job.status;
+    if (status == STORE_OK) {
+        status = store_job_resume(s, call->tenant, call->id, call->mem, &call->job, err);
+    }
+    return status == STORE_OK ? tell_change(call, s, was, "Job resumed, queued", err) : status;
+}
+
+static void job_changed(struct request *req, store_status status, const store_error *err, void *arg)
+{
+    struct jobs_call *call = arg;
+    struct jobs *jobs = request_server(req)->jobs;
+    if (status != STORE_OK) {
+        reply_store_error(req, status, err);
+        return;
+    }
+    if (jobs != NULL) { /* NULL: the server has stopped meanwhile */
+        jobs_pause(jobs, call->id, call->job.pause_requested);
+        jobs_poke(jobs);
+        jobs_changed(jobs, call->id);
+    }
+    reply_json(req, 200, view_of(req, &call->job, true));
+}
+
+static void change_job(struct request *req, storeq_fn change)
+{
+    struct jobs_call *call = new_call(req);
+    if (call != NULL) {
+        call->id = request_param(req, "job");
+        request_store(req, change, false, job_changed, call);
+    }
+}
+
+void ep_job_pause(struct request *req)
+{
+    change_job(req, pause_job);
+}
+
+void ep_job_resume(struct request *req)
+{
+    change_job(req, resume_job);
 }

@@ -120,10 +120,10 @@ static bool fill(struct publication *p, const struct job_outcome *outcome)
               keep(p, plan->config.method, &p->version.method) &&
               keep(p, result->started_from, &p->version.started_from) &&
               keep(p, outcome->result_text, &p->result) &&
+              keep(p, outcome->event_text, &p->event.data) &&
               keep(p, outcome->message, &p->event.message);
     free(labels);
-    p->event.data = p->result;
-    p->version.metrics = p->result;
+    p->version.metrics = p->event.data;
     p->route = malloc(result->route_len * sizeof *p->route + 1);
     if (!ok || p->route == NULL) {
         return false;
@@ -325,17 +325,31 @@ struct ending {
     store_job_status status;
     const char *error, *message;
     int64_t tokens;
-    bool give_back;
+    bool give_back, park;
+    bool cancelled; /* it could not be parked: its tenant had cancelled it */
 };
+
+static store_status write_park(store *s, struct ending *end, const store_event *event,
+                               store_error *err)
+{
+    store_job_status to;
+    store_status status =
+        store_job_park(s, end->job->id, end->thread->owner, end->tokens, event, &to, err);
+    end->cancelled = status == STORE_ESTATE && strcmp(err->field, "status") == 0;
+    return status;
+}
 
 static store_status write_end(store *s, void *arg, store_error *err)
 {
-    const struct ending *end = arg;
+    struct ending *end = arg;
     const store_job *job = end->job;
     store_event event = {.created = wall_ms(),
                          .level = end->error != NULL ? "error" : "info",
                          .type = "message",
                          .message = end->message};
+    if (end->park) {
+        return write_park(s, end, &event, err);
+    }
     if (!end->give_back) {
         return store_job_finish(s, job->id, end->thread->owner, end->status, end->error, NULL,
                                 end->tokens, &event, event.created, err);
@@ -356,7 +370,7 @@ static bool write_down(struct job_thread *thread, struct ending *end)
         }
         status = storeq_call(thread->jobs->server->storeq, write_end, end, false, &err);
     }
-    if (status != STORE_OK) {
+    if (status != STORE_OK && !end->cancelled) {
         log_event(LOG_ERROR, "job_end_lost", "%s: %s; the next start finds it", end->job->id,
                   err.text);
     } else {
@@ -382,6 +396,18 @@ enum job_end job_give_back(struct job_thread *thread, const store_job *job)
                          .give_back = true,
                          .message = "The server is stopping: the job is queued again"};
     return write_down(thread, &end) ? JOB_GIVEN_BACK : JOB_LOST;
+}
+
+enum job_end job_park(struct job_thread *thread, const store_job *job, int64_t tokens,
+                      const char *message)
+{
+    struct ending end = {.job = job, .park = true, .tokens = tokens, .message = message};
+    bool parked = write_down(thread, &end);
+    if (end.cancelled) {
+        return job_end(thread, job, STORE_JOB_CANCELLED, NULL, tokens, "Job cancelled");
+    }
+    jobs_poke(thread->jobs); /* it may be in the queue again */
+    return parked ? JOB_PAUSED : JOB_LOST;
 }
 
 char *job_error_text(const char *code, const char *message, const char *param)

@@ -5,13 +5,14 @@
 #include "server/jobs_internal.h"
 #include "server/jobspec.h"
 
-enum job_end { JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_GIVEN_BACK, JOB_LOST };
+enum job_end { JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_GIVEN_BACK, JOB_PAUSED, JOB_LOST };
 
 struct job_outcome {
     const store_job *job;
     const struct job_plan *plan;
     eng_adapt_result *result; /* prompt and head are taken from it */
     const char *result_text;  /* JSON */
+    const char *event_text;   /* the same in short, for the version and the last event */
     const char *message;      /* of the last event */
 };
 
@@ -25,6 +26,10 @@ enum job_end job_end(struct job_thread *thread, const store_job *job, store_job_
                      const char *error, int64_t tokens, const char *message);
 /* Puts it back into the queue: the server is stopping. */
 enum job_end job_give_back(struct job_thread *thread, const store_job *job);
+
+/* Puts it aside until its tenant resumes it (who may have done so already: then into the queue). */
+enum job_end job_park(struct job_thread *thread, const store_job *job, int64_t tokens,
+                      const char *message);
 
 /* {"code","message","param"} as JSON text, malloc'ed; NULL: out of memory. */
 char *job_error_text(const char *code, const char *message, const char *param);

@@ -4,7 +4,7 @@
  * those that were asked for; else those of the rows. So a job that waits, or is repeated after a
  * crash, does the same whatever happened to other objects meanwhile.
  */
-#include "server/jobspec.h"
+#include "server/jobestimate.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -256,6 +256,37 @@ static bool write_spec(struct job_resolving *r, const struct form_wanted *form,
     return r->spec != NULL || refuse_memory(r);
 }
 
+/* Reads the rows as the job will. */
+static bool estimate(struct job_resolving *r, store *reader)
+{
+    const struct job_request *want = r->request;
+    struct job_plan plan;
+    struct job_rows rows = {0};
+    struct job_estimate cost;
+    eng_error err = {0};
+    char why[128];
+    size_t len = 0;
+    if (!job_plan_read(&plan, r->spec, want->seed, r->server->bank, why, sizeof why)) {
+        return refuse(r, 422, "invalid_task", "mp2", "%s", why);
+    }
+    bool ok = job_rows_read(&rows, &plan, reader, r->tenant, want->training_file,
+                            want->validation_file, r->mem);
+    if (!ok) {
+        refuse(r, 422, rows.code, rows.param, "%s", rows.text);
+    } else if (!job_estimate(r->server, &plan, &rows, &cost, &err)) {
+        ok = refuse(r, 422, "invalid_training", err.field[0] != '\0' ? "mp2" : NULL, "%s%s%s",
+                    err.field, err.field[0] != '\0' ? ": " : "", err.text);
+    } else {
+        json_t *view = job_estimate_json(&plan, &cost);
+        r->estimate = view != NULL ? json_text(view, &len) : NULL;
+        json_decref(view);
+        ok = r->estimate != NULL || refuse_memory(r);
+    }
+    job_rows_fini(&rows);
+    job_plan_fini(&plan);
+    return ok;
+}
+
 static bool check_model(struct job_resolving *r)
 {
     const char *model = eng_model_get_info(r->server->model)->name;
@@ -283,7 +314,8 @@ void jobspec_resolve(struct job_resolving *r, store *reader)
               (want->validation_file == NULL ||
                look_at_file(r, reader, want->validation_file, "validation_file", &validation)) &&
               read_existing(r, reader, &form) && settle(r, &form, &training, &validation) &&
-              compile(r, &form) && write_spec(r, &form, &training, &validation);
+              compile(r, &form) && write_spec(r, &form, &training, &validation) &&
+              estimate(r, reader);
     (void)ok; /* r->status says it */
     json_decref(training.details);
     json_decref(validation.details);

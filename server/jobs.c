@@ -5,7 +5,9 @@
  */
 #include "server/jobs_internal.h"
 
+#include "server/batcher.h"
 #include "server/config.h"
+#include "server/jobestimate.h"
 #include "server/jobstream.h"
 #include "server/log.h"
 #include "server/loop.h"
@@ -40,6 +42,22 @@ void jobs_cancel(struct jobs *jobs, const char *id)
     pthread_mutex_unlock(&jobs->lock);
 }
 
+void jobs_pause(struct jobs *jobs, const char *id, bool pause)
+{
+    pthread_mutex_lock(&jobs->lock);
+    for (size_t i = 0; i < jobs->n; i++) {
+        if (strcmp(jobs->threads[i].id, id) == 0) {
+            jobs->threads[i].pause = pause;
+        }
+    }
+    pthread_mutex_unlock(&jobs->lock);
+}
+
+struct job_pace *jobs_pace(struct jobs *jobs)
+{
+    return jobs->pace;
+}
+
 int64_t jobs_estimate(struct jobs *jobs, const char *id)
 {
     int64_t estimate = 0;
@@ -64,6 +82,7 @@ enum job_stop job_should_stop(struct job_thread *thread)
 {
     pthread_mutex_lock(&thread->jobs->lock);
     enum job_stop stop = thread->cancel           ? JOB_CANCEL
+                         : thread->pause          ? JOB_PAUSE
                          : thread->jobs->draining ? JOB_GIVE_BACK
                                                   : JOB_GO_ON;
     pthread_mutex_unlock(&thread->jobs->lock);
@@ -125,7 +144,7 @@ static void set_job(struct job_thread *thread, const char *id)
     struct jobs *jobs = thread->jobs;
     pthread_mutex_lock(&jobs->lock);
     snprintf(thread->id, sizeof thread->id, "%s", id);
-    thread->cancel = false;
+    thread->cancel = thread->pause = false;
     thread->estimate = 0;
     jobs->active = id[0] != '\0' ? jobs->active + 1 : jobs->active - 1;
     pthread_mutex_unlock(&jobs->lock);
@@ -246,6 +265,14 @@ static void write_metrics(struct metrics_out *out, void *arg)
                    (double)counter_value(&jobs->cancelled));
     metrics_sample(out, "mp2_jobs_ended_total", "outcome=\"given_back\"",
                    (double)counter_value(&jobs->given_back));
+    metrics_sample(out, "mp2_jobs_ended_total", "outcome=\"paused\"",
+                   (double)counter_value(&jobs->paused));
+    metrics_counter(out, "mp2_job_checkpoints_total", "States of running jobs stored.",
+                    (double)counter_value(&jobs->checkpoints));
+    metrics_counter(out, "mp2_job_checkpoint_bytes_total", "Their bytes.",
+                    (double)counter_value(&jobs->checkpoint_bytes));
+    metrics_counter(out, "mp2_jobs_resumed_total", "Runs that went on from a stored state.",
+                    (double)counter_value(&jobs->resumed));
     metrics_counter(out, "mp2_jobs_interrupted_total", "Jobs a crash had cut off, found at start.",
                     (double)counter_value(&jobs->interrupted));
     metrics_counter(out, "mp2_train_tokens_total", "Tokens trained on.",
@@ -270,7 +297,12 @@ static struct jobs *jobs_new(struct server *server)
     jobs->lease_ms = server->config->job_lease;
     jobs->n = server->config->job_threads;
     jobs->threads = calloc(jobs->n + 1, sizeof *jobs->threads);
-    if (jobs->threads == NULL) {
+    struct batcher_stats speed;
+    batcher_get_stats(server->batcher, &speed);
+    jobs->pace = job_pace_new(speed.tokens_per_second);
+    if (jobs->threads == NULL || jobs->pace == NULL) {
+        job_pace_free(jobs->pace);
+        free(jobs->threads);
         free(jobs);
         return NULL;
     }
@@ -359,6 +391,7 @@ void jobs_part_stop(struct server *server)
     server->jobs = NULL;
     pthread_cond_destroy(&jobs->wake);
     pthread_mutex_destroy(&jobs->lock);
+    job_pace_free(jobs->pace);
     free(jobs->threads);
     free(jobs);
 }

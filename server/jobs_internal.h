@@ -11,7 +11,7 @@
 #define JOB_MAX_ID    96
 #define JOB_MAX_OWNER 64
 
-enum job_stop { JOB_GO_ON, JOB_CANCEL, JOB_GIVE_BACK, JOB_LEASE_LOST };
+enum job_stop { JOB_GO_ON, JOB_CANCEL, JOB_PAUSE, JOB_GIVE_BACK, JOB_LEASE_LOST };
 
 /* One job thread. */
 struct job_thread {
@@ -23,7 +23,7 @@ struct job_thread {
 
     /* under jobs->lock */
     char id[JOB_MAX_ID]; /* of the job it runs; "" when none */
-    bool cancel;
+    bool cancel, pause;
     int64_t estimate; /* wall_ms */
 };
 
@@ -40,7 +40,9 @@ struct jobs {
     bool ending;   /* the loop has ended: wait for nothing that runs there */
     size_t active; /* jobs claimed and not ended, publications on their way to the loop */
 
-    struct counter succeeded, failed, cancelled, given_back, interrupted, trained_tokens;
+    struct job_pace *pace;
+    struct counter succeeded, failed, cancelled, given_back, paused, interrupted, trained_tokens;
+    struct counter checkpoints, checkpoint_bytes, resumed;
     struct histogram durations, waits;
 };
 

@@ -56,10 +56,11 @@ struct job_resolving {
     char text[512];    /* a sentence */
     int64_t task;      /* id when the task exists */
     char *spec;        /* JSON text, malloc'ed */
+    char *estimate;    /* JSON text, malloc'ed */
 };
 
-/* Finds files and task, settles type, labels and template, checks that the engine accepts them. Takes
- * milliseconds: for a worker. */
+/* Finds files and task, settles type, labels and template, checks that the engine accepts them, reads
+ * the rows to estimate the cost. Takes milliseconds, more for a large file: for a worker. */
 void jobspec_resolve(struct job_resolving *r, store *reader);
 
 /* ---- from spec to the engine ------------------------------------------------------------------------ */

@@ -69,16 +69,23 @@ static bool copy_members(json_t *out, const json_t *spec)
     return true;
 }
 
-static json_t *mp2_part(const store_job *job, const json_t *spec)
+static json_t *mp2_part(const store_job *job, const json_t *spec, bool whole)
 {
     json_t *out = json_object();
+    json_t *result = parsed_or_null(job->result);
+    if (!whole) {
+        json_object_del(result, "errors");
+    }
     bool ok =
         json_put(out, "task", json_string(job->task_name)) &&
         json_put(out, "version", job->version > 0 ? json_integer(job->version) : json_null()) &&
         copy_members(out, spec) && json_put(out, "budget", budget(spec)) &&
         json_put(out, "attempts", json_integer(job->attempts)) &&
         json_put(out, "cancel_requested", json_boolean(job->cancel_requested)) &&
-        json_put(out, "result", parsed_or_null(job->result));
+        json_put(out, "pause_requested", json_boolean(job->pause_requested)) &&
+        json_put(out, "estimate", parsed_or_null(job->estimate)) &&
+        json_put(out, "result", json_incref(result));
+    json_decref(result);
     if (!ok) {
         json_decref(out);
         return NULL;
@@ -93,7 +100,8 @@ static json_t *method_part(const json_t *spec)
 }
 
 /* Started or not, what OpenAI's clients expect of a job. */
-json_t *job_json(const store_job *job, const char *tenant, const char *base, int64_t estimate)
+json_t *job_json(const store_job *job, const char *tenant, const char *base, int64_t estimate,
+                 bool whole)
 {
     json_t *spec = json_stored(job->spec);
     json_t *metadata = parsed_or_null(job->metadata);
@@ -119,7 +127,8 @@ json_t *job_json(const store_job *job, const char *tenant, const char *base, int
         json_put(view, "metadata",
                  json_is_null(metadata) ? json_object() : json_incref(metadata)) &&
         json_put(view, "hyperparameters", hyperparameters(spec)) &&
-        json_put(view, "method", method_part(spec)) && json_put(view, "mp2", mp2_part(job, spec));
+        json_put(view, "method", method_part(spec)) &&
+        json_put(view, "mp2", mp2_part(job, spec, whole));
     json_decref(spec);
     json_decref(metadata);
     if (!ok) {
@@ -141,6 +150,66 @@ json_t *job_event_json(const store_event *event)
               json_put(view, "message", json_string(event->message)) &&
               json_put(view, "type", json_string(event->type)) &&
               json_put(view, "data", parsed_or_null(event->data));
+    if (!ok) {
+        json_decref(view);
+        return NULL;
+    }
+    return view;
+}
+
+/* What a finished job published, as the one checkpoint it has. */
+static json_t *published_json(const store_job *job, const char *tenant, const char *base,
+                              const json_t *spec, const json_t *result)
+{
+    json_t *metrics = json_object();
+    static const char *const names[][2] = {{"accuracy", "valid_mean_token_accuracy"},
+                                           {"loss", "valid_loss"},
+                                           {"train_loss", "train_loss"}};
+    json_t *step = json_object_get(result, "best_step");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        json_t *value = json_object_get(result, names[i][0]);
+        json_put(metrics, names[i][1], value != NULL ? json_incref(value) : json_null());
+    }
+    json_put(metrics, "step", step != NULL ? json_incref(step) : json_null());
+    json_t *view = json_object();
+    json_put(view, "fine_tuned_model_checkpoint", fine_tuned_model(job, tenant, base, spec));
+    json_put(view, "step_number", step != NULL ? json_incref(step) : json_integer(0));
+    json_put(view, "created_at", json_seconds(job->finished));
+    json_put(view, "metrics", metrics);
+    json_put(view, "mp2", json_pack("{s:b}", "resumable", 0));
+    return view;
+}
+
+static json_t *state_json(const struct job_state *state)
+{
+    json_t *view = json_object();
+    json_put(view, "fine_tuned_model_checkpoint", json_null());
+    json_put(view, "step_number", json_integer((json_int_t)state->step));
+    json_put(view, "created_at", json_seconds(state->created));
+    json_put(view, "metrics", json_pack("{s:I}", "step", (json_int_t)state->step));
+    json_put(view, "mp2",
+             json_pack("{s:b, s:I}", "resumable", 1, "bytes", (json_int_t)state->bytes));
+    return view;
+}
+
+json_t *job_checkpoint_json(const store_job *job, const struct job_state *state, const char *tenant,
+                            const char *base)
+{
+    bool published = job->status == STORE_JOB_SUCCEEDED && job->task != 0;
+    if (!published && state == NULL) {
+        return NULL;
+    }
+    json_t *spec = json_loads(job->spec, 0, NULL);
+    json_t *result = parsed_or_null(job->result);
+    json_t *view = published ? published_json(job, tenant, base, spec, result) : state_json(state);
+    char id[160];
+    snprintf(id, sizeof id, "ftckpt-%.96s-%lld", job->id + strcspn(job->id, "-") + 1,
+             (long long)json_integer_value(json_object_get(view, "step_number")));
+    bool ok = json_put(view, "object", json_string("fine_tuning.job.checkpoint")) &&
+              json_put(view, "id", json_string(id)) &&
+              json_put(view, "fine_tuning_job_id", json_string(job->id));
+    json_decref(spec);
+    json_decref(result);
     if (!ok) {
         json_decref(view);
         return NULL;

@@ -12,6 +12,7 @@
 
 #define TICK_MS     2000
 #define CLEAN_TICKS 30  /* between two cleanings */
+#define PURGE_ROWS  500 /* the same, of jobs, events and files */
 #define PURGE_TASKS 200 /* removed in one operation: others' writes wait for it */
 
 struct upkeep {
@@ -22,8 +23,28 @@ struct upkeep {
     struct storeq_op op;
     bool cleaning;
     int64_t now;
-    size_t removed;
+    size_t removed, jobs, events, files;
 };
+
+/* What settings do not keep: ended jobs, their events, files. 0 keeps for ever, but a file's own expiry
+ * always counts. */
+static store_status clean_jobs(store *s, struct upkeep *upkeep, store_error *err)
+{
+    const struct config *config = upkeep->server->config;
+    int64_t files_before = config->keep_files > 0 ? upkeep->now - config->keep_files : 0;
+    store_status status = STORE_OK;
+    if (config->keep_jobs > 0) {
+        status =
+            store_jobs_purge(s, upkeep->now - config->keep_jobs, PURGE_ROWS, &upkeep->jobs, err);
+    }
+    if (status == STORE_OK && config->keep_events > 0) {
+        status = store_events_purge(s, upkeep->now - config->keep_events, PURGE_ROWS,
+                                    &upkeep->events, err);
+    }
+    return status == STORE_OK
+               ? store_files_purge(s, files_before, upkeep->now, PURGE_ROWS, &upkeep->files, err)
+               : status;
+}
 
 static store_status clean(store *s, void *arg, store_error *err)
 {
@@ -33,7 +54,7 @@ static store_status clean(store *s, void *arg, store_error *err)
         status = store_tasks_purge(s, upkeep->now - upkeep->server->config->task_retention,
                                    PURGE_TASKS, &upkeep->removed, err);
     }
-    return status;
+    return status == STORE_OK ? clean_jobs(s, upkeep, err) : status;
 }
 
 static void cleaned(struct storeq_op *op)
@@ -46,7 +67,12 @@ static void cleaned(struct storeq_op *op)
         log_event(LOG_INFO, "tasks_purged", "%zu tasks deleted before the retention time",
                   upkeep->removed);
     }
-    if (upkeep->removed == PURGE_TASKS) {
+    if (upkeep->jobs + upkeep->events + upkeep->files > 0) {
+        log_event(LOG_INFO, "jobs_purged", "%zu jobs, %zu events of jobs, %zu files", upkeep->jobs,
+                  upkeep->events, upkeep->files);
+    }
+    if (upkeep->removed == PURGE_TASKS || upkeep->jobs == PURGE_ROWS ||
+        upkeep->events == PURGE_ROWS || upkeep->files == PURGE_ROWS) {
         upkeep->ticks = CLEAN_TICKS; /* there are more: again at the next tick */
     }
 }
@@ -61,7 +87,7 @@ static void on_tick(uv_timer_t *timer)
     }
     upkeep->ticks = 0;
     upkeep->now = wall_ms();
-    upkeep->removed = 0;
+    upkeep->removed = upkeep->jobs = upkeep->events = upkeep->files = 0;
     upkeep->op = (struct storeq_op){.run = clean, .done = cleaned, .arg = upkeep};
     upkeep->cleaning = storeq_submit(upkeep->server->storeq, &upkeep->op);
 }

@@ -4,7 +4,8 @@
  *     validating_files ─┐
  *     queued ───────────┴─ claim ─→ running ─→ succeeded | failed | cancelled
  *        ↑                             │
- *        └── release, recover ─────────┘            cancel of a waiting job: cancelled at once
+ *        ├── release, recover ─────────┤            cancel of a waiting job: cancelled at once
+ *        └── resume ── paused ←─ park ─┘            pause of a waiting job: paused at once
  */
 #include "store/lease.h"
 
@@ -69,6 +70,8 @@ void db_read_job(db_query *q, store_mem *mem, void *item)
     out->lease_until = db_int(q);
     out->trained_tokens = db_int(q);
     out->cancel_requested = db_int(q) != 0;
+    out->pause_requested = db_int(q) != 0;
+    out->estimate = db_text(q, mem);
 }
 
 store_status db_job_one(db_query *q, const char *id, store_mem *mem, store_job *out,
@@ -125,8 +128,8 @@ static store_status insert_job(store *s, const store_job *job, store_error *err)
     store_status status =
         db_prepare(s,
                    "INSERT INTO jobs (id, tenant, status, model, spec, metadata, request_hash,"
-                   " seed, training_file, validation_file, task, task_name, created)"
-                   " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?)",
+                   " seed, training_file, validation_file, task, task_name, created, estimate)"
+                   " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?)",
                    &q, err);
     if (status != STORE_OK) {
         return status;
@@ -144,6 +147,7 @@ static store_status insert_job(store *s, const store_job *job, store_error *err)
     db_bind_int(&q, job->task);
     db_bind_text(&q, job->task_name);
     db_bind_int(&q, job->created);
+    db_bind_text(&q, job->estimate);
     status = db_run(&q, err);
     if (status == STORE_EEXISTS) {
         return db_fail(err, status, "id", "a job %s exists already", job->id);
@@ -173,6 +177,9 @@ store_status store_job_create(store *s, const store_job *job, store_error *err)
     status = db_check_json(s, "spec", job->spec, err);
     if (status == STORE_OK) {
         status = db_check_json(s, "metadata", job->metadata, err);
+    }
+    if (status == STORE_OK) {
+        status = db_check_json(s, "estimate", job->estimate, err);
     }
     if (status == STORE_OK) {
         status = check_parts(s, job, err);
@@ -353,4 +360,61 @@ store_status store_job_cancel(store *s, int64_t tenant, const char *id, int64_t 
         *out = (store_job){0};
     }
     return status;
+}
+
+/* ---- pause and resume ------------------------------------------------------------------------ */
+
+#define PAUSE_ROW                                                                                  \
+    "UPDATE jobs SET pause_requested = (status = 'running'),"                                      \
+    " status = iif(status = 'running', status, 'paused') WHERE tenant = ? AND id = ?"
+#define RESUME_ROW                                                                                 \
+    "UPDATE jobs SET pause_requested = 0, status = iif(status = 'paused', 'queued', status)"       \
+    " WHERE tenant = ? AND id = ?"
+
+static store_status change_row(store *s, const char *sql, const char *what, int64_t tenant,
+                               const char *id, store_mem *mem, store_job *out, store_error *err)
+{
+    db_query q;
+    store_status status = store_job_get(s, tenant, id, mem, out, err);
+    if (status == STORE_OK && store_job_finished(out->status)) {
+        status = db_fail(err, STORE_ESTATE, "status", "job %s is %s already and cannot be %s", id,
+                         store_job_status_text(out->status), what);
+    }
+    if (status == STORE_OK) {
+        status = db_prepare(s, sql, &q, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    db_bind_text(&q, id);
+    status = db_run(&q, err);
+    return status == STORE_OK ? store_job_get(s, tenant, id, mem, out, err) : status;
+}
+
+static store_status change(store *s, const char *sql, const char *what, int64_t tenant,
+                           const char *id, store_mem *mem, store_job *out, store_error *err)
+{
+    *out = (store_job){0};
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_write_end(s, change_row(s, sql, what, tenant, id, mem, out, err), err);
+    if (status != STORE_OK) {
+        *out = (store_job){0};
+    }
+    return status;
+}
+
+store_status store_job_pause(store *s, int64_t tenant, const char *id, store_mem *mem,
+                             store_job *out, store_error *err)
+{
+    return change(s, PAUSE_ROW, "paused", tenant, id, mem, out, err);
+}
+
+store_status store_job_resume(store *s, int64_t tenant, const char *id, store_mem *mem,
+                              store_job *out, store_error *err)
+{
+    return change(s, RESUME_ROW, "resumed", tenant, id, mem, out, err);
 }

@@ -30,7 +30,8 @@ static store_status next_waiting(store *s, store_mem *mem, store_job *out, store
         "SELECT " DB_JOB_COLUMNS " FROM jobs j JOIN tenants t ON t.id = j.tenant"
         " WHERE status IN ('validating_files', 'queued')"
         " AND coalesce(nullif(coalesce(json_extract(t.settings, '$.quotas.running_jobs'), ?1), 0),"
-        " " NO_LIMIT ") > " RUNNING_OF_TENANT " ORDER BY " RUNNING_OF_TENANT ", seq LIMIT 1",
+        " " NO_LIMIT ") > " RUNNING_OF_TENANT " ORDER BY " RUNNING_OF_TENANT ","
+        " coalesce((SELECT turn FROM job_turns u WHERE u.tenant = j.tenant), 0), seq LIMIT 1",
         &q, err);
     if (status == STORE_OK) {
         db_bind_int(&q, s->running_jobs);
@@ -38,11 +39,29 @@ static store_status next_waiting(store *s, store_mem *mem, store_job *out, store
     return status == STORE_OK ? db_job_one(&q, "waiting", mem, out, err) : status;
 }
 
+/* A tenant that has just had its turn stands behind all others, however many jobs it has. */
+static store_status take_turn(store *s, int64_t tenant, store_error *err)
+{
+    db_query q;
+    store_status status = db_prepare(s,
+                                     "INSERT OR REPLACE INTO job_turns (tenant, turn) VALUES (?,"
+                                     " (SELECT coalesce(max(turn), 0) + 1 FROM job_turns))",
+                                     &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, tenant);
+    return db_run(&q, err);
+}
+
 static store_status claim(store *s, const char *owner, int64_t now, int64_t lease_until,
                           store_mem *mem, store_job *out, store_error *err)
 {
     store_status status = next_waiting(s, mem, out, err);
     db_query q;
+    if (status == STORE_OK) {
+        status = take_turn(s, out->tenant, err);
+    }
     if (status == STORE_OK) {
         status = db_prepare(s,
                             "UPDATE jobs SET status = 'running', started = iif(started = 0, ?1,"
@@ -80,37 +99,100 @@ store_status store_job_claim(store *s, const char *owner, int64_t now, int64_t l
 }
 
 static store_status beat(store *s, const char *id, const char *owner, int64_t lease_until,
-                         int64_t trained_tokens, bool *cancel_requested, store_error *err)
+                         int64_t trained_tokens, store_wish *wish, store_error *err)
 {
     db_query q;
     store_status status =
         db_prepare(s,
                    "UPDATE jobs SET lease_until = ?, trained_tokens = ? WHERE id = ?"
-                   " AND status = 'running' AND lease_owner = ? RETURNING cancel_requested",
+                   " AND status = 'running' AND lease_owner = ?"
+                   " RETURNING iif(cancel_requested, 2, pause_requested)", /* store_wish */
                    &q, err);
     if (status != STORE_OK) {
         return status;
     }
-    int64_t cancel = 0;
+    int64_t found = STORE_GO_ON;
     db_bind_int(&q, lease_until);
     db_bind_int(&q, trained_tokens);
     db_bind_text(&q, id);
     db_bind_text(&q, owner);
-    status = db_scalar(&q, &cancel, err);
-    *cancel_requested = cancel != 0;
+    status = db_scalar(&q, &found, err);
+    *wish = (store_wish)found;
     return status == STORE_ENOTFOUND ? lost_lease(id, err) : status;
 }
 
 store_status store_job_heartbeat(store *s, const char *id, const char *owner, int64_t lease_until,
-                                 int64_t trained_tokens, bool *cancel_requested, store_error *err)
+                                 int64_t trained_tokens, store_wish *wish, store_error *err)
 {
-    *cancel_requested = false;
+    *wish = STORE_GO_ON;
     store_status status = db_write_begin(s, err);
     if (status != STORE_OK) {
         return status;
     }
-    status = beat(s, id, owner, lease_until, trained_tokens, cancel_requested, err);
+    status = beat(s, id, owner, lease_until, trained_tokens, wish, err);
     return db_write_end(s, status, err);
+}
+
+/* Which job it is, and whether its tenant (still) wants the pause. */
+static store_status find_parked(store *s, const char *id, const char *owner, int64_t *seq,
+                                bool *paused, store_error *err)
+{
+    db_query q;
+    store_status status = db_prepare(s,
+                                     "SELECT seq, pause_requested, cancel_requested FROM jobs"
+                                     " WHERE id = ? AND status = 'running' AND lease_owner = ?",
+                                     &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_text(&q, id);
+    db_bind_text(&q, owner);
+    status = db_step(&q, err);
+    if (status == STORE_OK && !q.row) {
+        status = lost_lease(id, err);
+    } else if (status == STORE_OK) {
+        *seq = db_int(&q);
+        *paused = db_int(&q) != 0;
+        if (db_int(&q) != 0) {
+            status = db_fail(err, STORE_ESTATE, "status", "job %s was cancelled", id);
+        }
+    }
+    return db_finish(&q, status, err);
+}
+
+static store_status park(store *s, const char *id, const char *owner, int64_t trained_tokens,
+                         const store_event *event, store_job_status *to, store_error *err)
+{
+    db_query q;
+    int64_t seq = 0;
+    bool paused = false;
+    store_status status = find_parked(s, id, owner, &seq, &paused, err);
+    *to = paused ? STORE_JOB_PAUSED : STORE_JOB_QUEUED;
+    if (status == STORE_OK) {
+        status = db_prepare(s,
+                            "UPDATE jobs SET status = ?, attempts = max(attempts - 1, 0),"
+                            " pause_requested = 0, lease_owner = NULL, lease_until = 0,"
+                            " trained_tokens = ? WHERE seq = ?",
+                            &q, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_text(&q, store_job_status_text(*to));
+    db_bind_int(&q, trained_tokens);
+    db_bind_int(&q, seq);
+    status = db_run(&q, err);
+    return status == STORE_OK && event != NULL ? db_event_insert(s, seq, event, NULL, err) : status;
+}
+
+store_status store_job_park(store *s, const char *id, const char *owner, int64_t trained_tokens,
+                            const store_event *event, store_job_status *to, store_error *err)
+{
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    return db_write_end(s, park(s, id, owner, trained_tokens, event, to, err), err);
 }
 
 store_status store_job_release(store *s, const char *id, const char *owner, store_error *err)
@@ -137,18 +219,6 @@ store_status store_job_release(store *s, const char *id, const char *owner, stor
 }
 
 /* ---- ends ---------------------------------------------------------------------------------- */
-
-store_status db_drop_checkpoint(store *s, const char *id, store_error *err)
-{
-    db_query q;
-    store_status status = db_prepare(
-        s, "DELETE FROM job_checkpoints WHERE job = (SELECT seq FROM jobs WHERE id = ?)", &q, err);
-    if (status != STORE_OK) {
-        return status;
-    }
-    db_bind_text(&q, id);
-    return db_run(&q, err);
-}
 
 struct ending {
     store_job_status status;
@@ -403,8 +473,8 @@ store_status store_jobs_recover(store *s, int64_t stale_before, int64_t max_atte
     }
     if (status == STORE_OK) {
         status = recover_some(s,
-                              "UPDATE jobs SET status = 'queued', lease_owner = NULL,"
-                              " lease_until = 0" STALE,
+                              "UPDATE jobs SET status = iif(pause_requested, 'paused', 'queued'),"
+                              " pause_requested = 0, lease_owner = NULL, lease_until = 0" STALE,
                               stale_before, max_attempts, error, now, &out->requeued, err);
     }
     if (status == STORE_OK) {
@@ -418,57 +488,4 @@ store_status store_jobs_recover(store *s, int64_t stale_before, int64_t max_atte
         *out = (store_recovered){0};
     }
     return status;
-}
-
-/* ---- checkpoints --------------------------------------------------------------------------- */
-
-store_status store_job_checkpoint(store *s, const char *id, const char *owner, int64_t step,
-                                  store_blob state, int64_t now, store_error *err)
-{
-    store_status status = db_write_begin(s, err);
-    if (status != STORE_OK) {
-        return status;
-    }
-    db_query q;
-    status = db_prepare(s,
-                        "INSERT OR REPLACE INTO job_checkpoints (job, step, state, created)"
-                        " SELECT seq, ?1, ?2, ?3 FROM jobs WHERE id = ?4 AND status = 'running'"
-                        " AND lease_owner = ?5",
-                        &q, err);
-    if (status == STORE_OK) {
-        db_bind_int(&q, step);
-        db_bind_blob(&q, state.data != NULL ? state.data : "", state.len);
-        db_bind_int(&q, now);
-        db_bind_text(&q, id);
-        db_bind_text(&q, owner);
-        status = db_run(&q, err);
-    }
-    if (status == STORE_OK && db_changes(s) == 0) {
-        status = lost_lease(id, err);
-    }
-    return db_write_end(s, status, err);
-}
-
-store_status store_job_get_checkpoint(store *s, const char *id, store_mem *mem, int64_t *step,
-                                      store_blob *state, store_error *err)
-{
-    *step = 0;
-    *state = (store_blob){0};
-    db_query q;
-    store_status status = db_prepare(s,
-                                     "SELECT c.step, c.state FROM job_checkpoints c"
-                                     " JOIN jobs j ON j.seq = c.job WHERE j.id = ?",
-                                     &q, err);
-    if (status != STORE_OK) {
-        return status;
-    }
-    db_bind_text(&q, id);
-    status = db_step(&q, err);
-    if (status == STORE_OK && q.row) {
-        *step = db_int(&q);
-        *state = db_blob(&q, mem);
-    } else if (status == STORE_OK) {
-        status = db_not_found(err, "checkpoint", id);
-    }
-    return db_finish(&q, status, err);
 }

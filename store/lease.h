@@ -8,7 +8,7 @@
     "j.id, j.tenant, j.status, j.model, j.spec, j.metadata, j.request_hash, j.seed, "              \
     "j.training_file, j.validation_file, j.task, j.task_name, j.version, j.result, j.error, "      \
     "j.created, j.started, j.finished, j.attempts, j.lease_owner, j.lease_until, "                 \
-    "j.trained_tokens, j.cancel_requested"
+    "j.trained_tokens, j.cancel_requested, j.pause_requested, j.estimate"
 
 void db_read_job(db_query *q, store_mem *mem, void *item);
 /* Reads the one row of a bound query; STORE_ENOTFOUND names `id`. */

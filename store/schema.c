@@ -214,9 +214,22 @@ static const char third_schema[] =
     " BEGIN SELECT RAISE(ABORT, 'an audit row never changes'); END;"
     "CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit"
     " BEGIN SELECT RAISE(ABORT, 'an audit row is never removed'); END;";
+
+/* Pausing, estimates, whose turn it is, and what retention looks for. */
+static const char fourth_schema[] =
+
+    "ALTER TABLE jobs ADD COLUMN pause_requested INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN estimate TEXT;"
+    "CREATE INDEX jobs_finished ON jobs (finished) WHERE finished > 0;"
+    "CREATE INDEX files_created ON files (created);"
+
+    "CREATE TABLE job_turns ("
+    " tenant INTEGER PRIMARY KEY REFERENCES tenants (id),"
+    " turn INTEGER NOT NULL) STRICT;"
+    "CREATE INDEX job_turns_turn ON job_turns (turn);";
 /* clang-format on */
 
-static const char *const steps[] = {first_schema, second_schema, third_schema};
+static const char *const steps[] = {first_schema, second_schema, third_schema, fourth_schema};
 
 const db_schema db_current_schema = {steps, (int)(sizeof steps / sizeof steps[0])};
 

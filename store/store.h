@@ -427,11 +427,12 @@ typedef struct store_job {
     const char *lease_owner;
     int64_t lease_until;
     int64_t trained_tokens;
-    bool cancel_requested;
+    bool cancel_requested, pause_requested;
+    const char *estimate; /* JSON text or NULL: what it was thought to cost */
 } store_job;
 
 /* Reads id, tenant, status (QUEUED or VALIDATING), model, spec, metadata, request_hash, seed,
- * training_file, validation_file, task, task_name, created. STORE_ENOTFOUND names the file or task
+ * training_file, validation_file, task, task_name, estimate, created. STORE_ENOTFOUND names the file or task
  * that is not this tenant's. */
 STORE_MUST_CHECK store_status store_job_create(store *s, const store_job *job, store_error *err);
 STORE_MUST_CHECK store_status store_job_get(store *s, int64_t tenant, const char *id,
@@ -451,21 +452,13 @@ STORE_MUST_CHECK store_status store_job_counts(store *s, int64_t tenant,
                                                int64_t counts[STORE_JOB_STATUSES],
                                                store_error *err);
 
-/* Takes the next queued job (of the tenant with the fewest running, then the oldest; not of one that has
- * as many as it may run), sets it running with a lease and counts an attempt. STORE_ENOTFOUND: there is
+/* Takes the next queued job (of the tenant with the fewest running, then of the one whose last turn is
+ * longest ago, then the oldest; not of one that has as many as it may run), sets it running with a lease and counts an attempt. STORE_ENOTFOUND: there is
  * none. */
 STORE_MUST_CHECK store_status store_job_claim(store *s, const char *owner, int64_t now,
                                               int64_t lease_until, store_mem *mem, store_job *out,
                                               store_error *err);
-/* The calls below belong to the holder of the lease: STORE_ESTATE when the job is not running under
- * `owner` any more (then: stop working on it). */
-STORE_MUST_CHECK store_status store_job_heartbeat(store *s, const char *id, const char *owner,
-                                                  int64_t lease_until, int64_t trained_tokens,
-                                                  bool *cancel_requested, store_error *err);
-/* Back to the queue in order (shutdown): the attempt is not counted. */
-STORE_MUST_CHECK store_status store_job_release(store *s, const char *id, const char *owner,
-                                                store_error *err);
-/* Ends a job as FAILED or CANCELLED, with an event when `event` is not NULL. */
+/* Something that happened to a job. */
 typedef struct store_event {
     int64_t seq; /* rises over all jobs; set by the store */
     int64_t created;
@@ -474,6 +467,25 @@ typedef struct store_event {
     const char *message;
     const char *data; /* JSON text or NULL */
 } store_event;
+
+/* What the tenant wants of a running job. */
+typedef enum store_wish { STORE_GO_ON, STORE_PAUSE, STORE_CANCEL } store_wish;
+
+/* The calls below belong to the holder of the lease: STORE_ESTATE when the job is not running under
+ * `owner` any more (then: stop working on it). */
+STORE_MUST_CHECK store_status store_job_heartbeat(store *s, const char *id, const char *owner,
+                                                  int64_t lease_until, int64_t trained_tokens,
+                                                  store_wish *wish, store_error *err);
+/* Back to the queue in order (shutdown): the attempt is not counted. */
+STORE_MUST_CHECK store_status store_job_release(store *s, const char *id, const char *owner,
+                                                store_error *err);
+/* Stops for a pause, with an event when `event` is not NULL: paused, or queued when the tenant has
+ * resumed it meanwhile (*status says which). The attempt is not counted. A job with cancel_requested is
+ * refused with STORE_ESTATE, field "status". */
+STORE_MUST_CHECK store_status store_job_park(store *s, const char *id, const char *owner,
+                                             int64_t trained_tokens, const store_event *event,
+                                             store_job_status *status, store_error *err);
+/* Ends a job as FAILED or CANCELLED, with an event when `event` is not NULL. */
 STORE_MUST_CHECK store_status store_job_finish(store *s, const char *id, const char *owner,
                                                store_job_status status, const char *error,
                                                const char *result, int64_t trained_tokens,
@@ -493,8 +505,15 @@ STORE_MUST_CHECK store_status store_job_publish(store *s, const char *id, const 
 STORE_MUST_CHECK store_status store_job_cancel(store *s, int64_t tenant, const char *id,
                                                int64_t now, store_mem *mem, store_job *out,
                                                store_error *err);
+/* A tenant's pause: a waiting job is paused at once, a running one is marked (its holder sees it at the
+ * next heartbeat and parks it). resume: a paused one waits again, a mark is taken back. Both are fine
+ * where nothing is to be done; a finished job is STORE_ESTATE. *out: the job afterwards. */
+STORE_MUST_CHECK store_status store_job_pause(store *s, int64_t tenant, const char *id,
+                                              store_mem *mem, store_job *out, store_error *err);
+STORE_MUST_CHECK store_status store_job_resume(store *s, int64_t tenant, const char *id,
+                                               store_mem *mem, store_job *out, store_error *err);
 /* Running jobs whose lease ended before `stale_before` (INT64_MAX at start-up: all) go back to the
- * queue; with cancel_requested they end cancelled; after max_attempts they fail with `error`. */
+ * queue (with pause_requested: are paused); with cancel_requested they end cancelled; after max_attempts they fail with `error`. */
 typedef struct store_recovered {
     int64_t requeued, cancelled, failed;
 } store_recovered;
@@ -502,7 +521,9 @@ STORE_MUST_CHECK store_status store_jobs_recover(store *s, int64_t stale_before,
                                                  int64_t max_attempts, const char *error,
                                                  int64_t now, store_recovered *out,
                                                  store_error *err);
-/* Savable state of a running job; the last one replaces the former. Gone when the job ends. */
+/* Savable state of a running job; the last one replaces the former, and stays while the job waits, is
+ * paused or is claimed again. Gone when the job ends. One that is further than the former shows that
+ * the job gets on: earlier attempts count no more. */
 STORE_MUST_CHECK store_status store_job_checkpoint(store *s, const char *id, const char *owner,
                                                    int64_t step, store_blob state, int64_t now,
                                                    store_error *err);
@@ -510,6 +531,23 @@ STORE_MUST_CHECK store_status store_job_checkpoint(store *s, const char *id, con
 STORE_MUST_CHECK store_status store_job_get_checkpoint(store *s, const char *id, store_mem *mem,
                                                        int64_t *step, store_blob *state,
                                                        store_error *err);
+
+/* What is kept of it, without the state itself. */
+STORE_MUST_CHECK store_status store_job_look_checkpoint(store *s, int64_t tenant, const char *id,
+                                                        int64_t *step, int64_t *bytes,
+                                                        int64_t *created, store_error *err);
+/* For a state that cannot be gone on from. */
+STORE_MUST_CHECK store_status store_job_drop_checkpoint(store *s, const char *id, store_error *err);
+
+/* Retention, at most `limit` rows a call; *removed says how many. Jobs that ended before `before`, with
+ * their events; events of such jobs alone; files made before it that no open job reads, and files past
+ * their own expiry at `now`. */
+STORE_MUST_CHECK store_status store_jobs_purge(store *s, int64_t before, size_t limit,
+                                               size_t *removed, store_error *err);
+STORE_MUST_CHECK store_status store_events_purge(store *s, int64_t before, size_t limit,
+                                                 size_t *removed, store_error *err);
+STORE_MUST_CHECK store_status store_files_purge(store *s, int64_t before, int64_t now, size_t limit,
+                                                size_t *removed, store_error *err);
 
 /* Appends; `event`'s seq is ignored, *seq (may be NULL) receives the one given. */
 STORE_MUST_CHECK store_status store_event_add(store *s, int64_t tenant, const char *job,

@@ -19,7 +19,7 @@ static const char help[] =
 static void print_job(const store_job *job, const char *tenant, bool json)
 {
     if (json) {
-        admin_print_json(job_json(job, tenant, job->model, 0));
+        admin_print_json(job_json(job, tenant, job->model, 0, false));
     } else {
         printf("%-32s %-10s %s\n", job->id, store_job_status_text(job->status),
                job->task_name != NULL ? job->task_name : "-");

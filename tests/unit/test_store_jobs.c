@@ -175,12 +175,12 @@ static void leases(void)
     struct fixture f = set_up();
     store_error err = {0};
     store_job job;
-    bool cancel = true;
+    store_wish wish = STORE_CANCEL;
     make_job(&f, f.a, "a1");
     OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
-    OK(store_job_heartbeat(f.s, "a1", "w", 300, 55, &cancel, &err));
-    CHECK(!cancel);
-    FAILS(store_job_heartbeat(f.s, "a1", "thief", 300, 55, &cancel, &err), STORE_ESTATE);
+    OK(store_job_heartbeat(f.s, "a1", "w", 300, 55, &wish, &err));
+    CHECK_INT(wish, STORE_GO_ON);
+    FAILS(store_job_heartbeat(f.s, "a1", "thief", 300, 55, &wish, &err), STORE_ESTATE);
     OK(store_job_get(f.s, f.a, "a1", f.mem, &job, &err));
     CHECK_INT(job.lease_until, 300);
     CHECK_INT(job.trained_tokens, 55);
@@ -191,7 +191,7 @@ static void leases(void)
     CHECK_INT(job.attempts, 0);
     CHECK(job.lease_owner == NULL);
     OK(store_job_claim(f.s, "w2", 100, 200, f.mem, &job, &err));
-    FAILS(store_job_heartbeat(f.s, "a1", "w", 300, 55, &cancel, &err), STORE_ESTATE);
+    FAILS(store_job_heartbeat(f.s, "a1", "w", 300, 55, &wish, &err), STORE_ESTATE);
     int64_t step = 0;
     store_blob state;
     FAILS(store_job_checkpoint(f.s, "a1", "w", 3, (store_blob){"x", 1}, 1, &err), STORE_ESTATE);
@@ -214,7 +214,7 @@ static void cancelling(void)
     struct fixture f = set_up();
     store_error err = {0};
     store_job job;
-    bool cancel = false;
+    store_wish wish = STORE_GO_ON;
     int64_t task = 0, number = 0;
     make_job(&f, f.a, "waiting");
     FAILS(store_job_cancel(f.s, f.b, "waiting", 9, f.mem, &job, &err), STORE_ENOTFOUND);
@@ -228,8 +228,8 @@ static void cancelling(void)
     OK(store_job_cancel(f.s, f.a, "running", 9, f.mem, &job, &err));
     CHECK_INT(job.status, STORE_JOB_RUNNING);
     CHECK(job.cancel_requested);
-    OK(store_job_heartbeat(f.s, "running", "w", 300, 55, &cancel, &err));
-    CHECK(cancel);
+    OK(store_job_heartbeat(f.s, "running", "w", 300, 55, &wish, &err));
+    CHECK_INT(wish, STORE_CANCEL);
     store_task made = test_task(f.a, "unused");
     store_version version = test_version("route");
     FAILS(store_job_publish(f.s, "running", "w", &made, &version, NULL, 1, NULL, 500, &task,
@@ -360,7 +360,7 @@ static void recovery(void)
     store_error err = {0};
     store_job job;
     store_recovered recovered;
-    bool cancel;
+    store_wish wish;
     make_job(&f, f.a, "j1");
     make_job(&f, f.a, "j2");
     make_job(&f, f.b, "j3");
@@ -374,18 +374,153 @@ static void recovery(void)
     CHECK_INT(recovered.requeued, 2);
     CHECK_INT(recovered.cancelled, 1);
     CHECK_INT(status_of(&f, f.a, "j2"), STORE_JOB_CANCELLED);
+    OK(store_job_pause(f.s, f.b, "j3", f.mem, &job, &err)); /* else it would be its turn */
     for (int attempt = 2; attempt <= 3; attempt++) {
         OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
         CHECK_STR(job.id, "j1");
         CHECK_INT(job.attempts, attempt);
-        FAILS(store_job_heartbeat(f.s, "j1", "old", 1, 1, &cancel, &err), STORE_ESTATE);
+        FAILS(store_job_heartbeat(f.s, "j1", "old", 1, 1, &wish, &err), STORE_ESTATE);
         OK(store_jobs_recover(f.s, INT64_MAX, 3, "{\"code\":\"crashed\"}", 160, &recovered, &err));
     }
     CHECK_INT(recovered.failed, 1);
     OK(store_job_get(f.s, f.a, "j1", f.mem, &job, &err));
     CHECK_INT(job.status, STORE_JOB_FAILED);
     CHECK_STR(job.error, "{\"code\":\"crashed\"}");
-    CHECK_INT(status_of(&f, f.b, "j3"), STORE_JOB_QUEUED);
+    CHECK_INT(status_of(&f, f.b, "j3"), STORE_JOB_PAUSED);
+    tear_down(&f);
+}
+
+static void pausing(void)
+{
+    struct fixture f = set_up();
+    store_error err = {0};
+    store_job job;
+    store_job_status to;
+    store_wish wish;
+    store_recovered recovered;
+    store_event event = {.level = "info", .type = "message", .message = "paused"};
+    make_job(&f, f.a, "j1");
+    OK(store_job_pause(f.s, f.a, "j1", f.mem, &job, &err)); /* waiting: at once */
+    CHECK_INT(job.status, STORE_JOB_PAUSED);
+    FAILS(store_job_pause(f.s, f.b, "j1", f.mem, &job, &err), STORE_ENOTFOUND);
+    FAILS(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err), STORE_ENOTFOUND);
+    OK(store_job_resume(f.s, f.a, "j1", f.mem, &job, &err));
+    CHECK_INT(job.status, STORE_JOB_QUEUED);
+    OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+    OK(store_job_pause(f.s, f.a, "j1", f.mem, &job, &err)); /* running: marked */
+    CHECK(job.status == STORE_JOB_RUNNING && job.pause_requested);
+    OK(store_job_heartbeat(f.s, "j1", "w", 300, 5, &wish, &err));
+    CHECK_INT(wish, STORE_PAUSE);
+    FAILS(store_job_park(f.s, "j1", "thief", 5, &event, &to, &err), STORE_ESTATE);
+    CHECK_STR(err.field, "lease");
+    OK(store_job_park(f.s, "j1", "w", 5, &event, &to, &err));
+    CHECK_INT(to, STORE_JOB_PAUSED);
+    OK(store_job_get(f.s, f.a, "j1", f.mem, &job, &err));
+    CHECK(job.status == STORE_JOB_PAUSED && !job.pause_requested && job.attempts == 0);
+    OK(store_job_resume(f.s, f.a, "j1", f.mem, &job, &err));
+    OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+    OK(store_job_pause(f.s, f.a, "j1", f.mem, &job, &err));
+    OK(store_job_resume(f.s, f.a, "j1", f.mem, &job, &err)); /* before it was seen */
+    OK(store_job_park(f.s, "j1", "w", 5, &event, &to, &err));
+    CHECK_INT(to, STORE_JOB_QUEUED);
+    OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+    OK(store_job_pause(f.s, f.a, "j1", f.mem, &job, &err));
+    OK(store_jobs_recover(f.s, INT64_MAX, 3, "{}", 160, &recovered, &err)); /* a crash meanwhile */
+    CHECK_INT(status_of(&f, f.a, "j1"), STORE_JOB_PAUSED);
+    OK(store_job_resume(f.s, f.a, "j1", f.mem, &job, &err));
+    OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+    OK(store_job_cancel(f.s, f.a, "j1", 9, f.mem, &job, &err));
+    OK(store_job_pause(f.s, f.a, "j1", f.mem, &job, &err));
+    OK(store_job_heartbeat(f.s, "j1", "w", 300, 5, &wish, &err));
+    CHECK_INT(wish, STORE_CANCEL); /* goes before a pause */
+    FAILS(store_job_park(f.s, "j1", "w", 5, &event, &to, &err), STORE_ESTATE);
+    CHECK_STR(err.field, "status");
+    OK(store_job_finish(f.s, "j1", "w", STORE_JOB_CANCELLED, NULL, NULL, 5, NULL, 10, &err));
+    FAILS(store_job_pause(f.s, f.a, "j1", f.mem, &job, &err), STORE_ESTATE);
+    FAILS(store_job_resume(f.s, f.a, "j1", f.mem, &job, &err), STORE_ESTATE);
+    tear_down(&f);
+}
+
+/* One tenant's many jobs stand behind another's one after each turn. */
+static void turns_go_round(void)
+{
+    static const char *const order[] = {"a1", "b1", "a2", "b2", "a3", "a4"};
+    struct fixture f = set_up();
+    store_error err = {0};
+    store_job job;
+    make_job(&f, f.a, "a1");
+    make_job(&f, f.a, "a2");
+    make_job(&f, f.a, "a3");
+    make_job(&f, f.a, "a4");
+    make_job(&f, f.b, "b1");
+    make_job(&f, f.b, "b2");
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+        CHECK_STR(job.id, order[i]);
+        OK(store_job_finish(f.s, job.id, "w", STORE_JOB_FAILED, "{}", NULL, 0, NULL, 10, &err));
+    }
+    tear_down(&f);
+}
+
+static void getting_on_is_forgiven(void)
+{
+    struct fixture f = set_up();
+    store_error err = {0};
+    store_job job;
+    store_recovered recovered;
+    int64_t step = 0, bytes = 0, created = 0;
+    const store_blob state = {"state", 5};
+    make_job(&f, f.a, "j1");
+    FAILS(store_job_look_checkpoint(f.s, f.a, "j1", &step, &bytes, &created, &err),
+          STORE_ENOTFOUND);
+    for (int64_t i = 1; i <= 5; i++) { /* more crashes than attempts, each a step further */
+        OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+        OK(store_job_checkpoint(f.s, "j1", "w", i, state, 100 + i, &err));
+        OK(store_jobs_recover(f.s, INT64_MAX, 3, "{}", 160, &recovered, &err));
+        CHECK_INT(recovered.requeued, 1);
+    }
+    OK(store_job_look_checkpoint(f.s, f.a, "j1", &step, &bytes, &created, &err));
+    CHECK(step == 5 && bytes == 5 && created == 105);
+    FAILS(store_job_look_checkpoint(f.s, f.b, "j1", &step, &bytes, &created, &err),
+          STORE_ENOTFOUND);
+    for (int i = 0; i < 2; i++) { /* and then no further */
+        OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+        OK(store_job_checkpoint(f.s, "j1", "w", 5, state, 106, &err));
+        OK(store_jobs_recover(f.s, INT64_MAX, 3, "{}", 160, &recovered, &err));
+    }
+    CHECK_INT(recovered.failed, 1);
+    tear_down(&f);
+}
+
+static void retention(void)
+{
+    struct fixture f = set_up();
+    store_error err = {0};
+    store_job job;
+    size_t removed = 0;
+    store_event event = {.level = "info", .type = "message", .message = "end"};
+    static const char *const ids[] = {"j1", "j2", "j3", "open"};
+    for (int64_t i = 0; i < 4; i++) {
+        make_job(&f, f.a, ids[i]);
+        OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
+        if (i < 3) {
+            OK(store_job_finish(f.s, ids[i], "w", STORE_JOB_FAILED, "{}", NULL, 0, &event, i + 1,
+                                &err));
+        }
+    }
+    OK(store_events_purge(f.s, 3, 1, &removed, &err));
+    CHECK_INT(removed, 1);
+    OK(store_events_purge(f.s, 3, 10, &removed, &err));
+    CHECK_INT(removed, 1); /* that of j3 ended too late */
+    OK(store_jobs_purge(f.s, 3, 10, &removed, &err));
+    CHECK_INT(removed, 2);
+    FAILS(store_job_get(f.s, f.a, "j1", f.mem, &job, &err), STORE_ENOTFOUND);
+    OK(store_job_get(f.s, f.a, "j3", f.mem, &job, &err));
+    OK(store_files_purge(f.s, INT64_MAX, 0, 10, &removed, &err));
+    CHECK_INT(removed, 1); /* file-b: an open job reads file-a */
+    OK(store_job_finish(f.s, "open", "w", STORE_JOB_CANCELLED, NULL, NULL, 0, NULL, 9, &err));
+    OK(store_files_purge(f.s, INT64_MAX, 0, 10, &removed, &err));
+    CHECK_INT(removed, 1);
     tear_down(&f);
 }
 
@@ -411,6 +546,10 @@ int main(void)
     RUN(a_tenant_runs_no_more_than_its_limit);
     RUN(leases);
     RUN(cancelling);
+    RUN(pausing);
+    RUN(turns_go_round);
+    RUN(getting_on_is_forgiven);
+    RUN(retention);
     RUN(publishing);
     RUN(publishing_the_same_new_task);
     RUN(events);
