@@ -112,10 +112,11 @@ function verdicts(rows, errors) {
 function rowTable(rows) {
   const shown = rows.slice(0, SHOWN);
   const clip = (text) => (text.length > 160 ? `${text.slice(0, 160)}…` : text);
+  const reasons = rows.some((row) => row.reason);
   return [h('div', { class: 'scroll rows', tabindex: '0', role: 'region', 'aria-label': t('checked') },
-    grid([[t('line'), 'num'], t('verdict'), [t('text'), 'wide'], t('label'), [t('why'), 'wide']], shown.map((row) => [
+    grid([[t('line'), 'num'], t('verdict'), [t('text'), 'wide'], t('label'), ...(reasons ? [[t('why'), 'wide']] : [])], shown.map((row) => [
       String(row.line), row.reason ? badge(t('row_bad'), 'bad') : badge(t('row_good'), 'good'),
-      clip(contentOf(row)), clip(labelOf(row)), row.reason || '']), t('checked'))),
+      clip(contentOf(row)), clip(labelOf(row)), ...(reasons ? [row.reason || ''] : [])]), t('checked'))),
   rows.length > shown.length ? h('p', { class: 'hint' }, t('rows_more', { n: rows.length - shown.length })) : null];
 }
 
