@@ -90,7 +90,7 @@ function tile(name, value, more, values) {
     more ? h('div', { class: 'more' }, more) : null, values && values.length > 1 ? spark(values.map((p) => p[1])) : null));
 }
 
-function tiles(history, old) {
+function tiles(history, old, stats) {
   const now = history.at(-1).samples;
   const of = (name) => (samples) => total(samples, name);
   const requests = rates(history, of('mp2_requests_total'));
@@ -103,8 +103,7 @@ function tiles(history, old) {
     tile(t('tokens_s'), last(tokens), `${last(inputs)} ${t('inputs_s')}`, tokens),
     tile(t('p99'), ms(p99), `p50 ${ms(p50)}`),
     tile(t('queue'), short(total(now, 'mp2_queue_requests')), `${short(total(now, 'mp2_queue_tokens'))} ${t('tokens')}`, level('mp2_queue_requests')),
-    tile(t('jobs_running'), short(total(now, 'mp2_jobs_running')),
-      `${short(total(now, 'mp2_jobs_ended_total', { outcome: 'succeeded' }))} ${t('succeeded')}, ${short(total(now, 'mp2_jobs_ended_total', { outcome: 'failed' }))} ${t('failed')}`),
+    tile(t('jobs_running'), short(total(now, 'mp2_jobs_running')), `${stats ? `${stats.jobs.queued} ${t('queued')}, ` : ''}${short(total(now, 'mp2_jobs_ended_total', { outcome: 'succeeded' }))} ${t('succeeded')}, ${short(total(now, 'mp2_jobs_ended_total', { outcome: 'failed' }))} ${t('failed')}`),
     tile(t('memory'), bytes(total(now, 'process_resident_memory_bytes')), `${short(total(now, 'mp2_tasks'))} ${t('tasks_kept')}`, level('process_resident_memory_bytes')));
 }
 
@@ -191,7 +190,7 @@ export async function overview(main, argument, live, me) {
     }
     const now = samples, old = history[Math.max(0, history.length - 1 - WINDOW)].samples;
     fill(status, statusLine(version, ready, version.uptime_seconds));
-    fill(place, tiles(history, old), h('div', { class: 'grid even' }, trafficCard(history), latencyCard(now, old)),
+    fill(place, tiles(history, old, stats), h('div', { class: 'grid even' }, trafficCard(history), latencyCard(now, old)),
       h('div', { class: 'grid even three' }, batchCard(now, old), refusedCard(history), limitsCard(stats)));
     if (list && JSON.stringify(list.data) !== shown) { /* else a focused link would be lost */
       shown = JSON.stringify(list.data);

@@ -61,12 +61,13 @@ def test_overview(page, server, tenant):
     sign_in(page, server.admin_key)
     expect(page.get_by_text("ready", exact=True)).to_be_visible()
     for tile in ("Requests/s", "Tokens/s", "Latency, p99", "Queue", "Jobs running", "Memory"):
-        expect(page.locator(".tile", has_text=tile)).to_be_visible()
+        expect(page.locator(".tile dt").get_by_text(tile, exact=True)).to_be_visible()
     for row in ("whole request", "queue", "inference"):
         expect(page.get_by_role("table", name="Latency of predictions").get_by_role("row", name=row)).to_contain_text("ms")
     expect(page.get_by_role("row", name="distinct tasks")).to_be_visible()
     expect(page.get_by_role("row", name="wrong or missing key")).to_be_visible()
     expect(page.locator(".plot svg")).to_be_visible()
+    expect(page.locator(".card", has_text="Distance to limits").locator(".bars .what", has_text="predictions waiting")).to_be_visible()
     before = int(page.locator(".tile", has_text="Requests/s").locator(".more").inner_text().split()[0])
     page.wait_for_function("n => parseInt(document.querySelector('.tile .more').textContent) > n", arg=before)
 

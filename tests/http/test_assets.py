@@ -120,3 +120,12 @@ def test_modules_import_what_is_there_and_used():
                 one = one.strip()
                 assert re.search(rf"^export (async )?(function|const|class) {one}\b", exporter, re.M), f"{name}: {one}"
                 assert len(re.findall(rf"\b{one}\b", text)) > 1, f"{name}: {one} is not used"
+
+
+def test_pictures_of_the_readme():
+    """Each picture named is there, each one there is named, and together they stay small."""
+    top = STATIC.parent
+    named = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (top / "README.md").read_text(encoding="utf-8"))
+    there = sorted((top / "tests/browser/shots").iterdir())
+    assert sorted(top / name for name in named) == there
+    assert 0 < sum(path.stat().st_size for path in there) < 600_000
