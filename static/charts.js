@@ -19,7 +19,8 @@ function shape(tag, props, ...children) {
 export function bars(items, win) {
   return h('div', { class: 'bars' }, items.map((item, i) => {
     const inner = h('div', { class: 'fill' });
-    inner.style.width = `${Math.max(0, Math.min(1, item.value)) * 100}%`;
+    inner.hidden = !(item.value > 0);
+    inner.style.width = `${Math.min(1, item.value) * 100}%`;
     return [h('span', { class: win && i === 0 ? 'what first' : 'what' }, item.label),
       h('div', { class: 'track', 'aria-hidden': 'true' }, inner),
       h('span', { class: 'value' }, item.text || percent(item.value))];

@@ -274,6 +274,7 @@ const TABLE = {
   sort: ['Order', '排序'],
   'sort_-created': ['newest first', '最新在前'],
   'sort_-name': ['name, Z to A', '名称降序'],
+  'sort_-updated': ['last changed first', '最近更新在前'],
   sort_created: ['oldest first', '最早在前'],
   sort_name: ['name, A to Z', '名称升序'],
   skip: ['Skip to content', '跳到正文'],

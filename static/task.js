@@ -153,9 +153,10 @@ export async function task(main, name, live, me) {
     }
     const current = versions.find((version) => version.current);
     const before = current && versions.find((version) => version.version < current.version);
-    fill(place, h('div', { class: 'grid even' }, routeCard(fresh, current, similar), aboutCard(fresh, current, mayAdapt, path)),
-      versionsCard(versions, path, mayAdapt, load), mayPredict && current ? tryBox(fresh, t('try_it'), before) : null,
-      h('div', { class: 'grid' }, mayPredict && mayAdapt && current ? evaluateCard(fresh, path) : null, usersCard(fresh, me, current, jobs.data)));
+    fill(place, h('div', { class: 'grid' }, routeCard(fresh, current, similar),
+      h('div', {}, aboutCard(fresh, current, mayAdapt, path), usersCard(fresh, me, current, jobs.data))),
+    versionsCard(versions, path, mayAdapt, load), mayPredict && current ? tryBox(fresh, t('try_it'), before) : null,
+    mayPredict && mayAdapt && current ? evaluateCard(fresh, path) : null);
   }
   main.append(...heading(name, { crumb: ['#/tasks', t('tasks')], beside: tag(t(one.type)), actions: mayAdapt ? [
     link('teach', name, t('teach_more'), { class: 'button plain' }), button(t('delete'), remove, { class: 'danger' })] : null }), place);

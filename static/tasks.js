@@ -7,7 +7,7 @@ import { h, fill, field, heading, input, select, table, tags, time, button, file
 import { t } from './strings.js';
 
 export const TYPES = ['classification', 'pair', 'choice', 'extractive'];
-const SORTS = ['name', '-name', '-created', 'created'];
+const SORTS = ['name', '-name', '-updated', '-created', 'created'];
 const SIZES = ['25', '50', '100'];
 
 export const labelled = (type) => type === 'classification' || type === 'pair';

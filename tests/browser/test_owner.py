@@ -5,7 +5,7 @@ import json
 import pathlib
 
 import pytest
-from conftest import REVIEWS, enter, start_job, wait_for_job
+from conftest import HOSTILE, REVIEWS, enter, start_job, wait_for_job
 from playwright.sync_api import expect
 
 ROUTE = [3, -3, 0, 0, 1, 1, 1, 1]
@@ -114,6 +114,38 @@ def test_new_task_and_edit(page, server, tenant):
     expect(page.get_by_text("what it is for").first).to_be_visible()
 
 
+def test_route_beside_the_nearest(page, server, tenant):
+    _, key = tenant
+    for name, route in (("two", ROUTE), ("near", [3, -3, 0, 0, 1, 1, 1, 0.9]), ("far", [-9] * 8)):
+        body = {"name": name, "type": "classification", "labels": ["好", "坏"], "route": route}
+        assert server.post("/v1/tasks", body, key=key).status == 201
+    enter(page, key, "task/two")
+    near = page.locator(".routes:not(.mine) figure").first
+    expect(near).to_contain_text("near")
+    assert near.locator("rect.column").count() == 8
+    assert page.locator(".routes:not(.mine) figure", has_text="far").count() == 0
+    expect(page.locator(".routes:not(.mine) figure", has_text="of the bank").first).to_be_visible()
+    near.get_by_role("link", name="near").click()
+    expect(page.get_by_role("heading", level=1, name="near")).to_be_visible()
+
+
+def test_evaluate(page, server, two_versions):
+    enter(page, two_versions, "task/two")
+    rows = [{"text": text, "label": label} for text, label in (("菜很好吃", "好"), ("等了很久", "坏"), (HOSTILE, "坏"))]
+    page.get_by_label("Choose a file").set_input_files({"name": "rows.jsonl", "mimeType": "text/plain",
+        "buffer": "\n".join(json.dumps(row) for row in rows).encode()})
+    matrix = page.get_by_role("region", name="Confusion matrix")
+    expect(matrix.get_by_role("row")).to_have_count(3)
+    expect(matrix.get_by_role("columnheader")).to_have_text(["好", "坏"])
+    assert sum(int(cell) for cell in matrix.locator("td.cell").all_inner_texts()) == 3
+    wrong = sum(int(cell) for cell in matrix.locator("td.miss").all_inner_texts())
+    expect(page.get_by_role("region", name="Wrong rows").locator("tbody tr")).to_have_count(wrong)
+    assert page.locator("main img").count() == 0
+    page.get_by_label("Choose a file").set_input_files({"name": "rows.csv", "mimeType": "text/plain",
+        "buffer": "text,label\n好,未知\n".encode()})
+    expect(page.locator("main").get_by_role("alert")).to_contain_text("未知")
+
+
 def test_delete_asks_first(page, server, two_versions):
     enter(page, two_versions, "task/two")
     page.get_by_role("button", name="Delete", exact=True).click()
@@ -123,6 +155,11 @@ def test_delete_asks_first(page, server, two_versions):
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("heading", level=1, name="Tasks")).to_be_visible()
     assert server.get("/v1/tasks/two", key=two_versions).status == 404
+    page.get_by_text("Deleted tasks (1)").click()  # and can be undone
+    page.get_by_role("button", name="Restore two").click()
+    expect(page.get_by_role("link", name="two")).to_be_visible()
+    expect(page.get_by_text("Deleted tasks")).to_have_count(0)
+    assert server.get("/v1/tasks/two", key=two_versions).json()["current"] == 2
 
 
 def test_a_reader_changes_nothing(page, server, tenant):
