@@ -409,6 +409,8 @@ static void write_url(struct http *http, int fd)
     }
 }
 
+/* Strict since 1.0, which would otherwise take bare line feeds and folded headers. Not before: 0.9.75
+ * then refuses a request without Host itself, and sends that refusal twice; the gate sends it once. */
 static struct MHD_Daemon *start_daemon(struct http *http, int fd)
 {
     const struct config *config = http->server->config;
@@ -422,7 +424,7 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd)
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)config->connection_memory, NULL},
         {MHD_OPTION_LISTEN_SOCKET, (intptr_t)fd, NULL},
         {MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, NULL},
-        {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+        {MHD_OPTION_STRICT_FOR_CLIENT, MHD_get_version()[0] != '0', NULL},
         {MHD_OPTION_END, 0, NULL}};
     struct MHD_OptionItem tls_options[] = {
         {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
