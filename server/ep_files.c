@@ -365,6 +365,8 @@ static void upload_stored(struct request *req, store_status status, const store_
     log_text(&line, "file", upload->id);
     log_number(&line, "bytes", (int64_t)upload->len);
     log_end(&line);
+    reply_counted(req, QUOTA_EXAMPLES, upload->most_rows,
+                  (uint64_t)upload->stored_rows + upload->rows);
     store_file file = row_of(upload);
     reply_json(req, 200, file_json(&file));
 }

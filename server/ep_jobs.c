@@ -173,6 +173,9 @@ static void job_created(struct request *req, store_status status, const store_er
         log_number(&line, "tenant", call->tenant);
         log_text(&line, "job", call->job.id);
         log_end(&line);
+        if (!call->found_first) {
+            reply_counted(req, QUOTA_QUEUED, call->most_waiting, (uint64_t)call->waiting + 1);
+        }
         reply_json(req, 200, view_of(req, &call->job, true));
     }
 }

@@ -234,12 +234,21 @@ static void predict_named(struct request *req, const json_t *body, struct asked 
                           struct problems *problems)
 {
     const char *name = NULL;
+    uint64_t version = 0;
     json_get_string(body, "#", "task", JSON_OPTIONAL_FIELD, 1, 1024, &name, problems);
+    json_get_u64(body, "#", "version", JSON_OPTIONAL_FIELD, 1, INT32_MAX, &version, problems);
     if (name == NULL && problems->count == 0) {
         problem_add(problems, "#", "task", "\"task\" may not be null");
     }
     if (problems->count > 0) {
         reply_problems(req, problems);
+        return;
+    }
+    if (version > 0) {
+        name = request_printf(req, "%s@%d", name, (int)version);
+    }
+    if (name == NULL) {
+        reply_no_memory(req);
         return;
     }
     task_resolve(req, name, "#/task", ask_with, asked);
@@ -251,7 +260,8 @@ static void predict_named(struct request *req, const json_t *body, struct asked 
 /* The object that holds the request's own task: the body itself, its member "task", or NULL. */
 static const json_t *find_inline(const json_t *body, struct asked *asked, struct problems *problems)
 {
-    static const char *const named[] = {"task", ASK_MEMBERS, NULL};
+    static const char *const named[] = {"task", "version", ASK_MEMBERS, NULL};
+    static const char *const own[] = {"task", ASK_MEMBERS, NULL};
     static const char *const flat[] = {TASK_MEMBERS, ASK_MEMBERS, NULL};
     static const char *const members[] = {TASK_MEMBERS, NULL};
     const json_t *task = json_object_get(body, "task");
@@ -266,7 +276,7 @@ static const json_t *find_inline(const json_t *body, struct asked *asked, struct
                     "\"labels\" for a task of this request alone");
         return NULL;
     }
-    json_only(body, "#", named, problems);
+    json_only(body, "#", json_is_object(task) ? own : named, problems);
     if (!json_is_object(task)) {
         return NULL;
     }

@@ -115,6 +115,8 @@ void reply_eng_error(struct request *req, eng_status status, const eng_error *er
 void reply_store_error(struct request *req, store_status status, const store_error *err);
 void reply_no_memory(struct request *req); /* 503 */
 void reply_late(struct request *req);      /* 504: its deadline has passed */
+/* How much is used of a quota that the database counts: the answer's headers show it. Before the reply. */
+void reply_counted(struct request *req, enum quota_kind kind, uint64_t limit, uint64_t used);
 /* 429 with Retry-After: a limit of the tenant or key itself. */
 void reply_quota(struct request *req, const struct quota_excess *excess);
 /* 503 with Retry-After: a queue named by its setting is full. */

@@ -132,6 +132,7 @@ struct request {
     struct pair reply_headers[MAX_REPLY_HEADERS];
     size_t n_reply_headers;
     char retry_seconds[24], retry_ms[24]; /* Retry-After of this answer */
+    struct quota_excess counted_quota;    /* a counted quota to show in it; limit 0: none */
 
     void (*cancelled)(struct request *req, void *arg);
     void *cancelled_arg;

@@ -235,21 +235,32 @@ static bool binds_before(const struct shown *a, const struct shown *b)
     return (double)a->left / (double)a->limit < (double)b->left / (double)b->limit;
 }
 
-static size_t gather(const struct quota_party *party, int64_t now_us,
-                     struct shown shown[2 * QUOTA_KEY_KINDS])
+#define MOST_SHOWN (2 * QUOTA_KEY_KINDS + 1)
+
+static void insert(struct shown shown[MOST_SHOWN], size_t *n, const struct shown *one)
+{
+    size_t at = (*n)++;
+    for (; at > 0 && binds_before(one, &shown[at - 1]); at--) {
+        shown[at] = shown[at - 1];
+    }
+    shown[at] = *one;
+}
+
+static size_t gather(const struct quota_party *party, const struct quota_excess *counted,
+                     int64_t now_us, struct shown shown[MOST_SHOWN])
 {
     size_t n = 0;
+    struct shown one;
     for (size_t i = 0; i < 2 * QUOTA_KEY_KINDS; i++) {
-        struct shown one;
-        if (!show(party, (enum quota_kind)(i % QUOTA_KEY_KINDS), i >= QUOTA_KEY_KINDS, now_us,
-                  &one)) {
-            continue;
+        if (show(party, (enum quota_kind)(i % QUOTA_KEY_KINDS), i >= QUOTA_KEY_KINDS, now_us,
+                 &one)) {
+            insert(shown, &n, &one);
         }
-        size_t at = n++;
-        for (; at > 0 && binds_before(&one, &shown[at - 1]); at--) {
-            shown[at] = shown[at - 1];
-        }
-        shown[at] = one;
+    }
+    if (counted != NULL && counted->limit > 0) {
+        one = (struct shown){counted->kind, false, counted->limit,
+                             left_of(counted->limit, (double)counted->used), 0};
+        insert(shown, &n, &one);
     }
     return n;
 }
@@ -266,11 +277,11 @@ static void append(char text[QUOTA_HEADER_SIZE], const char *format, ...)
     va_end(args);
 }
 
-bool quota_headers(const struct quota_party *party, int64_t now_us, char policy[QUOTA_HEADER_SIZE],
-                   char state[QUOTA_HEADER_SIZE])
+bool quota_headers(const struct quota_party *party, const struct quota_excess *counted,
+                   int64_t now_us, char policy[QUOTA_HEADER_SIZE], char state[QUOTA_HEADER_SIZE])
 {
-    struct shown shown[2 * QUOTA_KEY_KINDS];
-    size_t n = gather(party, now_us, shown);
+    struct shown shown[MOST_SHOWN];
+    size_t n = gather(party, counted, now_us, shown);
     policy[0] = state[0] = '\0';
     for (size_t i = 0; i < n; i++) {
         const struct shown *one = &shown[i];

@@ -88,8 +88,9 @@ void quota_explain(const struct quota_excess *excess, char *text, size_t size);
 json_t *quota_excess_json(const struct quota_excess *excess);
 /* Values of the headers RateLimit-Policy and RateLimit, the binding one first. False: no limits. */
 #define QUOTA_HEADER_SIZE 320
-bool quota_headers(const struct quota_party *party, int64_t now_us, char policy[QUOTA_HEADER_SIZE],
-                   char state[QUOTA_HEADER_SIZE]);
+/* counted: one that is counted in the database, as just seen there, or NULL. */
+bool quota_headers(const struct quota_party *party, const struct quota_excess *counted,
+                   int64_t now_us, char policy[QUOTA_HEADER_SIZE], char state[QUOTA_HEADER_SIZE]);
 
 /* "quotas" of a body into `given`: a number sets, null clears (QUOTA_UNSET), others are left alone and
  * have *set[kind] false. `kinds`: QUOTA_KINDS, or QUOTA_KEY_KINDS for a key. */

@@ -63,7 +63,7 @@ static void add_quota_headers(struct request *req)
         return;
     }
     struct quota_party party = request_party(req);
-    if (quota_headers(&party, clock_us(), policy, state)) {
+    if (quota_headers(&party, &req->counted_quota, clock_us(), policy, state)) {
         MHD_add_response_header(req->response, "RateLimit-Policy", policy);
         MHD_add_response_header(req->response, "RateLimit", state);
     }
@@ -344,8 +344,16 @@ void reply_no_memory(struct request *req)
                   "out of memory, or the request needs more than the setting request_memory");
 }
 
+void reply_counted(struct request *req, enum quota_kind kind, uint64_t limit, uint64_t used)
+{
+    req->counted_quota = quota_counted(kind, limit, used, 0);
+}
+
 void reply_quota(struct request *req, const struct quota_excess *excess)
 {
+    if (excess->kind >= QUOTA_KEY_KINDS) {
+        reply_counted(req, excess->kind, excess->limit, excess->used);
+    }
     char detail[256], code[48];
     counter_add(&req->http->rejected[REJECT_QUOTA + excess->kind], 1);
     quota_explain(excess, detail, sizeof detail);

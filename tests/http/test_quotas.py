@@ -178,6 +178,7 @@ def test_stored_examples(server, tenant):
     quotas(server, name, stored_examples=50)
     first = upload(server, key, 30)
     assert first.status == 200, first
+    assert fields(first.headers["RateLimit"])["examples"] == {"r": 20}
     no = upload(server, key, 21)
     quota = no.json()["error"]["quota"]
     assert no.status == 429
@@ -197,7 +198,10 @@ def test_queued_jobs(make_server):
     body = {"model": "boot", "training_file": file, "mp2": {"task": "t", "method": "route"}}
     first = server.post("/v1/fine_tuning/jobs", body, key=key)
     assert first.status == 200, first
+    assert fields(first.headers["RateLimit-Policy"]) == {"jobs": {"q": 1}}
+    assert fields(first.headers["RateLimit"]) == {"jobs": {"r": 0}}
     no = server.post("/v1/fine_tuning/jobs", body, key=key)
+    assert fields(no.headers["RateLimit"]) == {"jobs": {"r": 0}}
     assert no.status == 429 and no.json()["error"]["quota"]["name"] == "queued_jobs"
     assert no.headers["Retry-After"] == "1" and rejected(server, "quota_queued_jobs") == 1
     quotas(server, "acme", queued_jobs=2)
@@ -235,6 +239,9 @@ def test_traceparent(server):
     answer = server.get("/v1/me", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
     assert re.fullmatch(rf"00-{trace}-[0-9a-f]{{16}}-01", answer.headers["traceparent"])
     assert "00f067aa0ba902b7" not in answer.headers["traceparent"]
+    end = time.monotonic() + 20  # lines are written by a thread of their own
+    while f"trace={trace}" not in server.log() and time.monotonic() < end:
+        time.sleep(0.02)
     assert f"trace={trace}" in server.log()
     wrong = server.get("/v1/me", headers={"traceparent": f"00-{trace}-0000000000000000-01"})
     assert wrong.status == 200 and "traceparent" not in wrong.headers

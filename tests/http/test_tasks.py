@@ -251,6 +251,12 @@ def test_versions_and_rolling_back(server, tenant):
     second = predictions(server, key, "t")
     assert second != first
     assert predictions(server, key, "t@1") == first and predictions(server, key, "t@2") == second
+    for version, want in ((1, first), (2, second)):
+        pinned = predict(server, key, "t", version=version).json()
+        assert (pinned["predictions"], pinned["task_version"]) == (want, version)
+    assert predict(server, key, "t", version=9).status == 404
+    for task, version in (("t", 0), ("t", "1"), ({"type": "classification", "labels": LABELS}, 1)):
+        assert predict(server, key, task, version=version).status == 422
     moved = server.post("/v1/tasks/t/current", {"version": 1}, key=key)
     assert moved.status == 200 and moved.json()["current"] == 1
     answer = predict(server, key, "t").json()

@@ -35,7 +35,7 @@ static void no_limit(void)
         CHECK(quota_enter(party, 1, &s.excess));
     }
     CHECK(quota_take_tokens(party, 1000000000, 1, &s.excess));
-    CHECK(!quota_headers(party, 1, policy, state));
+    CHECK(!quota_headers(party, NULL, 1, policy, state));
     CHECK_INT(s.tenant.inflight, 1000);
     config_free(s.config);
 }
@@ -142,13 +142,19 @@ static void headers(void)
     s.key.own[QUOTA_TOKENS] = 60;
     CHECK(quota_enter(party, 1, &s.excess));
     CHECK(quota_take_tokens(party, 45, 1, &s.excess));
-    CHECK(quota_headers(party, 1, policy, state));
+    CHECK(quota_headers(party, NULL, 1, policy, state));
     CHECK_STR(policy, "\"key-tokens\";q=60;w=60, \"concurrent\";q=4, \"requests\";q=600;w=60");
     CHECK_STR(state, "\"key-tokens\";r=15;t=45, \"concurrent\";r=3, \"requests\";r=599;t=1");
+    struct quota_excess jobs = quota_counted(QUOTA_QUEUED, 10, 9, 0);
+    CHECK(quota_headers(party, &jobs, 1, policy, state));
+    CHECK(strncmp(policy, "\"jobs\";q=10, ", 13) == 0 && strncmp(state, "\"jobs\";r=1, ", 12) == 0);
+    jobs.limit = 0; /* no limit, nothing to show */
+    CHECK(quota_headers(party, &jobs, 1, policy, state) && strstr(policy, "jobs") == NULL);
+    jobs.limit = UINT64_MAX - 1;
     for (size_t i = 0; i < QUOTA_KEY_KINDS; i++) { /* the longest that there can be */
         s.tenant.own[i] = s.key.own[i] = UINT64_MAX - 1;
     }
-    CHECK(quota_headers(party, 1, policy, state));
+    CHECK(quota_headers(party, &jobs, 1, policy, state));
     CHECK(strlen(policy) < QUOTA_HEADER_SIZE - 1 && strlen(state) < QUOTA_HEADER_SIZE - 1);
     config_free(s.config);
 }
