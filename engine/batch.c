@@ -128,7 +128,7 @@ size_t batch_token_budget(const eng_model *model, size_t longest)
     double hidden = (double)model->params.hidden, ffn = (double)model->params.ffn;
     double per_token = 2 * (4 * hidden * hidden + 2 * hidden * ffn);
     double tokens = 4e9 / per_token;
-    size_t budget = tokens > 2048 ? 2048 : (size_t)tokens;
+    size_t budget = tokens > 512 ? 512 : (size_t)tokens;
     return budget > longest ? budget : longest;
 }
 

@@ -43,7 +43,8 @@ eng_sequence batch_sequence(const struct batch_item *item, const eng_bank *bank,
                             const struct carried *carried);
 
 /* Tokens of a packed batch: what keeps a layer near 4 GFLOP, so that training lets a prediction in
- * after some tens of milliseconds; never less than `longest`. */
+ * after some tens of milliseconds, and of a small model after one or two; never less than `longest`.
+ * It also bounds a tape: of BERT-large some 200 MiB, whatever the batch. */
 size_t batch_token_budget(const eng_model *model, size_t longest);
 #define BATCH_MAX_SEQUENCES 32
 

@@ -8,6 +8,7 @@
 #include "engine/bank.h"
 #include "engine/encoder.h"
 #include "engine/gemm.h"
+#include "engine/mrc_gradient.h"
 #include "engine/pool.h"
 #include "engine/rng.h"
 #include "engine/status.h"
@@ -175,99 +176,76 @@ double eng_forward_flops(const eng_model *model, const size_t *lens, size_t n)
 
 /* ---- a training step ---- */
 
+/* A step as a job takes it: micro-batches on one tape (mrc_gradient.h). */
 struct train_bench {
-    struct encoder_tape *tape;
+    struct mrc_gradient gradient;
     int32_t *ids;
-    eng_sequence *sequences;
-    size_t *targets;
-    float *route, *mix, *logits, *dprompt, *dmerged;
+    struct mrc_row *rows;
+    float *route, *mix, *dmerged;
 };
 
 static void train_fini(struct train_bench *t)
 {
-    encoder_tape_free(t->tape);
+    mrc_gradient_fini(&t->gradient);
     free(t->ids);
-    free(t->sequences);
-    free(t->targets);
+    free(t->rows);
     free(t->route);
     free(t->mix);
-    free(t->logits);
-    free(t->dprompt);
     free(t->dmerged);
 }
 
-static eng_status train_init(struct train_bench *t, const eng_model *model, const eng_bank *bank,
+static eng_status train_init(struct train_bench *t, eng_compute *compute, const eng_bank *bank,
                              size_t tokens, size_t batch, eng_error *err)
 {
     const eng_bank_info *info = &bank->info;
-    size_t total = 0, prompt = info->layers * info->prompt_tokens * model->params.hidden;
-    *t = (struct train_bench){0};
-    if (!size_mul(tokens, batch, &total)) {
-        return fail(err, ENG_ELIMIT, "tokens", "%zu x %zu tokens overflow", tokens, batch);
-    }
-    eng_status status = encoder_tape_new(model, total, batch, WANT_PROMPT, &t->tape, err);
-    if (status != ENG_OK) {
-        return status;
+    const struct encoder_params *params = &bank->model->params;
+    size_t prompt = info->layers * info->prompt_tokens * params->hidden;
+    if (tokens > params->positions) {
+        return fail(err, ENG_ELIMIT, "tokens", "%zu tokens, the model reads %zu", tokens,
+                    params->positions);
     }
     t->ids = calloc(tokens, sizeof *t->ids);
-    t->sequences = calloc(batch, sizeof *t->sequences);
-    t->targets = calloc(batch, sizeof *t->targets);
+    t->rows = calloc(batch, sizeof *t->rows);
     t->route = calloc(info->route_len, sizeof *t->route);
     t->mix = calloc(info->layers * info->modules, sizeof *t->mix);
-    t->logits = calloc(total, 4 * sizeof *t->logits);
-    t->dprompt = calloc(batch, prompt * sizeof *t->dprompt);
     t->dmerged = calloc(prompt, sizeof *t->dmerged);
-    if (t->ids == NULL || t->sequences == NULL || t->targets == NULL || t->route == NULL ||
-        t->mix == NULL || t->logits == NULL || t->dprompt == NULL || t->dmerged == NULL) {
-        train_fini(t);
+    if (t->ids == NULL || t->rows == NULL || t->route == NULL || t->mix == NULL ||
+        t->dmerged == NULL) {
         return fail_nomem(err, "train");
     }
-    for (size_t s = 0; s < batch; s++) {
-        t->sequences[s] = (eng_sequence){.ids = t->ids, .len = tokens, .bank = bank, .mix = t->mix};
-    }
     for (size_t i = 0; i < tokens; i++) {
-        t->ids[i] = (int32_t)(i * 37 % model->params.vocab);
+        t->ids[i] = (int32_t)(i * 37 % params->vocab);
     }
-    return ENG_OK;
+    for (size_t s = 0; s < batch; s++) {
+        t->rows[s] = (struct mrc_row){
+            .sequence = {.ids = t->ids, .len = tokens, .bank = bank, .mix = t->mix},
+            .dmerged = t->dmerged};
+    }
+    return mrc_gradient_init(&t->gradient, compute, bank->model, tokens, 0, prompt, WANT_PROMPT,
+                             err);
 }
 
-static eng_status train_step(struct train_bench *t, eng_compute *compute, const eng_bank *bank,
-                             size_t tokens, size_t batch, eng_error *err)
+static eng_status train_step(struct train_bench *t, const eng_bank *bank, size_t batch,
+                             eng_error *err)
 {
-    size_t total = tokens * batch;
-    size_t prompt = bank->info.layers * bank->info.prompt_tokens * bank->model->params.hidden;
-    float *start = t->logits, *end = start + total, *dstart = end + total, *dend = dstart + total;
+    double loss = 0;
     bank_mix(bank, t->route, NULL, t->mix, NULL);
-    eng_status status =
-        encoder_forward_keep(compute, t->tape, ENG_TRAINING, t->sequences, batch, start, end, err);
-    if (status != ENG_OK) {
-        return status;
-    }
-    (void)encoder_mrc_loss(t->sequences, batch, start, end, t->targets, t->targets, dstart, dend);
-    status = encoder_backward(compute, t->tape, ENG_TRAINING, dstart, dend, t->dprompt, err);
-    if (status != ENG_OK) {
-        return status;
-    }
-    memset(t->dmerged, 0, prompt * sizeof *t->dmerged);
-    for (size_t i = 0; i < batch * prompt; i++) {
-        t->dmerged[i % prompt] += t->dprompt[i];
-    }
+    memset(t->dmerged, 0, t->gradient.prompt_floats * sizeof *t->dmerged);
+    eng_status status = mrc_gradient_run(&t->gradient, t->rows, batch, &loss, err);
     bank_route_gradient(bank, t->route, t->dmerged, t->mix); /* into spent memory: only timed */
-    return ENG_OK;
+    return status;
 }
 
 eng_status eng_bench_train_step(eng_compute *compute, const eng_model *model, const eng_bank *bank,
                                 size_t tokens, size_t batch, double *seconds, eng_error *err)
 {
-    struct train_bench t;
-    eng_status status = train_init(&t, model, bank, tokens, batch, err);
-    if (status != ENG_OK) {
-        return status;
-    }
+    struct train_bench t = {0};
+    (void)model; /* the bank's */
+    eng_status status = train_init(&t, compute, bank, tokens, batch, err);
     double best = 0, deadline = now() + 10;
     for (size_t i = 0; i < 4 && status == ENG_OK && (i < 2 || now() < deadline); i++) {
         double start = now();
-        status = train_step(&t, compute, bank, tokens, batch, err);
+        status = train_step(&t, bank, batch, err);
         double took = now() - start;
         best = i == 1 || took < best ? took : best; /* the first run touches the memory */
     }

@@ -347,15 +347,23 @@ static eng_status check_banks(const struct encoder_tape *tape, eng_error *err)
     return ENG_OK;
 }
 
-/* From dL/dh of the last layer in tape->dh. The caller holds the turn. */
+/* Between two pieces of training a waiting prediction goes first. */
+static void give_way(const struct backward *b, eng_class who)
+{
+    if (who == ENG_TRAINING) {
+        compute_turn_give(b->compute);
+        compute_turn_take(b->compute, who);
+    }
+}
+
+/* From dL/dh of the last layer in tape->dh. The caller holds the turn. A backward layer is twice a forward
+ * one: two pieces. */
 static void backward_layers(const struct backward *b, eng_class who, float *dprompt)
 {
     for (size_t l = b->params->layers; l-- > 0;) {
-        if (who == ENG_TRAINING) {
-            compute_turn_give(b->compute);
-            compute_turn_take(b->compute, who);
-        }
+        give_way(b, who);
         ffn_backward(b, l);
+        give_way(b, who);
         attention_part_backward(b, l);
         if (dprompt != NULL) {
             copy_prompt_gradient(b, l, dprompt);
