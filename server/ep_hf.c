@@ -333,7 +333,8 @@ static void ask_hf(struct request *req, struct version *version, void *arg)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-/* huggingface_hub says its version in the User-Agent: "…; hf_hub/1.1.7; python/3.11". */
+/* huggingface_hub says its version in the User-Agent: "…; hf_hub/1.1.7; python/3.11". Until 1.1.4 it
+ * read zero-shot answers as {"sequence","labels","scores"}, since 1.1.5 as a list. */
 static bool wants_old_answers(struct request *req)
 {
     const char *agent = request_header(req, "User-Agent");
@@ -347,7 +348,9 @@ static bool wants_old_answers(struct request *req)
     if (end == at || *end != '.') {
         return false;
     }
-    return major == 0 || (major == 1 && strtoul(end + 1, NULL, 10) < 2);
+    unsigned long minor = strtoul(end + 1, &end, 10);
+    unsigned long patch = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
+    return major == 0 || (major == 1 && (minor == 0 || (minor == 1 && patch < 5)));
 }
 
 /* False: out of memory. */

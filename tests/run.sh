@@ -3,7 +3,7 @@
 #
 #   tests/run.sh            installs what tests need, builds, runs every test and the lints
 #   tests/run.sh all        the same, then clang, sanitizer builds and short fuzzing (what CI runs)
-#   tests/run.sh STAGE...   only these: install build unit http browser contract crash lint clang asan
+#   tests/run.sh STAGE...   only these: install build unit http browser contract clients crash lint clang asan
 #                           tsan fuzz
 #
 # Every stage adds to one total, printed last: "N passed, N failed, N skipped". A stage that runs
@@ -13,7 +13,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
 . conf/packages.sh
 
-default_stages="install build unit http browser contract crash lint"
+default_stages="install build unit http browser contract clients crash lint"
 case "${1:-}" in
 "") stages=$default_stages ;;
 all) stages="$default_stages clang asan tsan fuzz" ;;
@@ -124,6 +124,11 @@ stage_http() {
 # The dashboard in Debian's Chromium.
 stage_browser() {
     python_tests browser tests/browser build/mp2
+}
+
+# Unmodified clients of several versions, each in an environment of its own (build/clients, kept).
+stage_clients() {
+    python_tests clients tests/clients build/mp2
 }
 
 # What /openapi.json promises, by requests made from it. Its packages have pins of their own.

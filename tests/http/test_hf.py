@@ -123,7 +123,7 @@ def post(server, key, task, body, version=None):
     return server.post(f"/hf/{task}", body, key=key, headers=headers)
 
 
-@pytest.mark.parametrize("version", ["0.24.7", "0.32.6", "1.0.0", "1.1.9"])
+@pytest.mark.parametrize("version", ["0.24.7", "0.32.6", "1.0.0", "1.1.4"])
 def test_zero_shot_answers_of_old_clients(server, acme, version):
     ask = {"inputs": TEXT, "parameters": {"candidate_labels": LABELS}}
     old = good(post(server, acme, "acme/reviews", ask, version))
@@ -132,7 +132,7 @@ def test_zero_shot_answers_of_old_clients(server, acme, version):
                    "scores": [e["score"] for e in new]}
 
 
-@pytest.mark.parametrize("agent", ["hf_hub/1.2.0", "hf_hub/1.10.3", "hf_hub/2.4.0", "hf_hub/11.0",
+@pytest.mark.parametrize("agent", ["hf_hub/1.1.5", "hf_hub/1.2.0", "hf_hub/1.10.3", "hf_hub/2.4.0", "hf_hub/11.0",
                                    "curl/8", "hf_hub/", "hf_hub/x.y", "hf_hub/99999999999999999999.1"])
 def test_zero_shot_answers_of_new_clients_and_others(server, acme, agent):
     ask = {"inputs": TEXT, "parameters": {"candidate_labels": LABELS}}
