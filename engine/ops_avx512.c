@@ -18,7 +18,8 @@
 /* Lanes 0 … n-1, all of them when n ≥ 16. */
 INLINE __mmask16 lanes(size_t n)
 {
-    return n >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << n) - 1);
+    unsigned mask = n >= 16 ? 0xFFFFu : (1u << n) - 1;
+    return (__mmask16)mask;
 }
 
 /* Missing lanes are 0. */
