@@ -11,7 +11,7 @@
  *     stream         true: also as server-sent events
  *     query          names of parameters in components (of the query, or headers)
  *
- * It is made by a worker for each request: some hundred microseconds, seldom asked for.
+ * It is made once, when the server starts.
  */
 #include "server/openapi.h"
 
@@ -179,46 +179,29 @@ static json_t *document(void)
     return doc;
 }
 
-struct written {
-    char *text;
-    size_t len;
-};
+static char *text; /* made before there are requests, the same for all */
+static size_t text_len;
 
-static void write_document(void *arg, store *reader)
+bool openapi_part_start(struct server *server, char *why, size_t size)
 {
-    struct written *written = arg;
+    (void)server;
     json_t *doc = document();
-    (void)reader;
-    written->text = doc != NULL ? json_text(doc, &written->len) : NULL;
+    text = doc != NULL ? json_text(doc, &text_len) : NULL;
     json_decref(doc);
-}
-
-static void release(void *data)
-{
-    struct written *written = data;
-    free(written->text);
-}
-
-static void give(struct request *req, void *arg)
-{
-    struct written *written = arg;
-    char *text = written->text;
     if (text == NULL) {
-        reply_no_memory(req);
-        return;
+        snprintf(why, size, "out of memory");
     }
-    written->text = NULL;
-    reply_take(req, 200, "application/json", text, written->len, free);
+    return text != NULL;
+}
+
+void openapi_part_stop(struct server *server)
+{
+    (void)server;
+    free(text);
+    text = NULL;
 }
 
 void ep_openapi(struct request *req)
 {
-    struct written *written = request_alloc(req, sizeof *written);
-    if (written == NULL) {
-        reply_no_memory(req);
-        return;
-    }
-    *written = (struct written){0};
-    request_set_data(req, written, release);
-    request_offload(req, write_document, give, written);
+    reply_take(req, 200, "application/json", text, text_len, NULL);
 }

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""fairness.py: what a flood of one tenant does to another's predictions.
+
+    build/venv/bin/python tests/load/fairness.py [--seconds 20]
+
+A small tenant asks one input at a time, ten times a second: alone, then beside a tenant that keeps a
+hundred times as many inputs on their way. Prints p50, p95 and p99 of the small one both times, what the
+flood got, and the ratio of the p99s.
+"""
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+
+from harness import Client, Server
+
+SMALL = {"type": "classification", "labels": ["负面", "正面"], "inputs": ["房间很干净，老板也热情。"]}
+FLOOD = {**SMALL, "inputs": ["快递三天才到，包装破了，里面的杯子碎了两个。"] * 64}
+FLOODERS = 16  # each with 64 inputs on their way: more than a thousand against ten a second
+PAUSE = 0.1
+
+
+def ask_for(server, key, seconds):
+    """The small tenant; milliseconds of its answers."""
+    client, end = Client(server, key), time.monotonic() + seconds
+    while time.monotonic() < end:
+        client.ask("small", "POST", "/v1/predict", SMALL)
+        time.sleep(PAUSE)
+    assert client.faults == [], client.faults[:3]
+    return client.times["small"]
+
+
+class Flood:
+    """Many clients of one tenant, as fast as they are answered."""
+
+    def __init__(self, server, key, flooders=FLOODERS):
+        self.over = threading.Event()
+        self.clients = [Client(server, key) for _ in range(flooders)]
+        self.threads = [threading.Thread(target=self.run, args=(client,)) for client in self.clients]
+
+    def run(self, client):
+        while not self.over.is_set():
+            client.ask("flood", "POST", "/v1/predict", FLOOD)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+    def served(self):
+        return sum(len(t.ms) for client in self.clients for t in client.times.values())
+
+
+def show(name, times):
+    print(f"{name:24} {len(times.ms):6} answers  p50 {times.at(.5):7.1f} ms  p95 {times.at(.95):7.1f} ms  "
+          f"p99 {times.at(.99):7.1f} ms")
+
+
+def measure(seconds, **settings):
+    directory = tempfile.mkdtemp(prefix="mp2-fair-")
+    server = Server(directory, log_level="warn", **settings)
+    try:
+        small, big = server.make_tenant("small"), server.make_tenant("big")
+        ask_for(server, small, 1)  # warm
+        alone = ask_for(server, small, seconds)
+        with Flood(server, big) as flood:
+            time.sleep(1)
+            beside = ask_for(server, small, seconds)
+        show("the small tenant alone", alone)
+        show("beside the flood", beside)
+        per_second = flood.served() * len(FLOOD["inputs"]) / (seconds + 1)
+        print(f"the flood got {per_second:.0f} inputs a second; "
+              f"p99 is {beside.at(.99) / alone.at(.99):.2f} times that alone, "
+              f"the median {statistics.median(beside.ms) / statistics.median(alone.ms):.2f} times")
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--seconds", type=int, default=20)
+    options.add_argument("--batch-time", default="20ms", help="setting batch_time of the server")
+    chosen = options.parse_args()
+    measure(chosen.seconds, batch_time=chosen.batch_time)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
