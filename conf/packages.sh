@@ -5,7 +5,7 @@ BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev lib
   libopenblas-pthread-dev libjansson-dev libsqlite3-dev libsodium-dev libutf8proc-dev
   libgnutls28-dev"
 RUN_PACKAGES="curl jq"
-TEST_PACKAGES="python3 python3-venv git sqlite3 chromium fonts-noto-cjk"
+TEST_PACKAGES="python3 python3-venv git sqlite3 chromium fonts-noto-cjk wrk"
 LINT_PACKAGES="clang clang-format libclang-rt-14-dev"
 
 # install_missing PACKAGE...: asks dpkg first, so that nothing is downloaded when all is there.

@@ -3,8 +3,8 @@
 #
 #   tests/run.sh            installs what tests need, builds, runs every test and the lints
 #   tests/run.sh all        the same, then clang, sanitizer builds and short fuzzing (what CI runs)
-#   tests/run.sh STAGE...   only these: install build unit http browser contract clients crash lint clang asan
-#                           tsan fuzz
+#   tests/run.sh STAGE...   only these: install build unit http browser contract clients crash load lint
+#                           clang asan tsan fuzz
 #
 # Every stage adds to one total, printed last: "N passed, N failed, N skipped". A stage that runs
 # fewer tests than tests/counts.txt records fails: a test that vanishes is a failure.
@@ -13,7 +13,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
 . conf/packages.sh
 
-default_stages="install build unit http browser contract clients crash lint"
+default_stages="install build unit http browser contract clients crash load lint"
 case "${1:-}" in
 "") stages=$default_stages ;;
 all) stages="$default_stages clang asan tsan fuzz" ;;
@@ -137,6 +137,11 @@ stage_contract() {
     MP2_BIN=$top/build/mp2 build/venv-contract/bin/pytest -q -p no:cacheprovider tests/contract \
         >"$logs/py" 2>&1
     pytest_result contract $?
+}
+
+# Mixed traffic for two minutes, floods, rates (MP2_LOAD_SECONDS; tests/load/load.py runs half an hour).
+stage_load() {
+    python_tests load tests/load build/mp2
 }
 
 stage_crash() {
