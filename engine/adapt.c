@@ -2,6 +2,7 @@
  * stages run, the result handed over.
  */
 #include "engine/evaluate.h"
+#include "engine/folds.h"
 #include "engine/full.h"
 #include "engine/status.h"
 #include "engine/trainer.h"
@@ -32,6 +33,7 @@ static void fill_defaults(const eng_bank *bank, eng_adapt_config *config)
 {
     eng_adapt_config defaults;
     eng_adapt_defaults(bank, &defaults);
+    config->method = config->method != NULL ? config->method : defaults.method;
     config->lr = config->lr == 0 ? defaults.lr : config->lr;
     config->steps = config->steps == 0 ? defaults.steps : config->steps;
     config->batch = config->batch == 0 ? defaults.batch : config->batch;
@@ -65,6 +67,10 @@ static eng_status check_config(const eng_adapt_config *config, eng_error *err)
     if (!(config->prompt_lr >= 0) || !isfinite(config->prompt_lr)) {
         return fail(err, ENG_EINVAL, "prompt_lr", "prompt_lr is %g, want a number above 0",
                     config->prompt_lr);
+    }
+    if (config->folds == 1 || config->folds > ENG_MAX_FOLDS) {
+        return fail(err, ENG_EINVAL, "folds", "%zu folds, want 0 or 2 to %d", config->folds,
+                    ENG_MAX_FOLDS);
     }
     if (config->evaluations > MAX_STEPS) {
         return fail(err, ENG_ELIMIT, "evaluations", "at most %d evaluations", MAX_STEPS);
@@ -196,6 +202,7 @@ static eng_status look_at_start(struct learner *learner, const struct learn_part
     part->use(learner, run->params);
     eng_status status = learner_look(learner, &run->look, err);
     learner->result->dev_accuracy_before = learner->dev.n > 0 ? run->look.accuracy : (double)NAN;
+    learner->result->dev_loss_before = learner->dev.n > 0 ? run->look.loss : (double)NAN;
     return status;
 }
 
@@ -213,6 +220,22 @@ static eng_status start_stage(struct learner *learner, const struct learn_part *
     run->moved = false;
     part->start(learner, run->params);
     return run->stage == 0 ? look_at_start(learner, part, run, err) : ENG_OK;
+}
+
+/* Steps a stage may take: what was chosen for it, or its budget. A search cannot do with less than its
+ * least. */
+static eng_status stage_steps(const struct learner *learner, size_t stage, size_t *steps,
+                              eng_error *err)
+{
+    const struct learn_stage *one = &learner->method->stages[stage];
+    eng_status status = learner_budget(learner, learner->method, stage, steps, err);
+    if (status == ENG_OK && learner->chosen != NULL) {
+        size_t blocks = one->part->blocks != NULL ? one->part->blocks(learner) : 1;
+        size_t least = one->search != NULL ? one->search->least * blocks : 0;
+        size_t chosen = learner->chosen[stage];
+        *steps = chosen > 0 && chosen < least ? least : chosen;
+    }
+    return status;
 }
 
 /* Stage run->stage, or the start alone of a method that has none. */
@@ -234,10 +257,15 @@ static eng_status run_stage(struct learner *learner, struct stage_run *run, eng_
     if (status == ENG_OK && stage != NULL) {
         learner->seconds =
             learner->config.seconds * (double)(run->stage + 1) / (double)method->n_stages;
-        status = learner_budget(learner, method, run->stage, &steps, err);
+        status = stage_steps(learner, run->stage, &steps, err);
     }
-    if (status == ENG_OK && stage != NULL) {
+    if (status == ENG_OK && stage != NULL && steps > 0) {
         status = learner_stage(learner, stage, steps, run, err);
+    }
+    if (status == ENG_OK && learner->chosen != NULL && steps > 0) {
+        memcpy(run->best, run->params, size * sizeof *run->best);
+        run->best_step = run->steps;
+        run->moved = true;
     }
     if (status == ENG_OK || status == ENG_EDIVERGED) {
         eng_status kept = keep_best(learner, part, run, status == ENG_OK ? err : NULL);
@@ -256,7 +284,7 @@ static eng_status count_steps(struct learner *learner, eng_error *err)
     eng_status status = ENG_OK;
     for (size_t i = 0; i < learner->method->n_stages && status == ENG_OK; i++) {
         size_t steps = 0;
-        status = learner_budget(learner, learner->method, i, &steps, err);
+        status = stage_steps(learner, i, &steps, err);
         learner->total_steps += steps;
     }
     return status;
@@ -342,34 +370,25 @@ static void hand_over(struct learner *learner, eng_status status, const struct s
     }
 }
 
-eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_bank *bank,
-                     const eng_task *task, const eng_dataset *train_set, const size_t *train,
-                     size_t n_train, const eng_dataset *dev_set, const size_t *dev, size_t n_dev,
-                     const eng_adapt_config *config, eng_on_progress on_progress, void *arg,
-                     eng_adapt_result *result, eng_error *err)
+eng_status adapt_once(const struct adapt_call *call, const eng_adapt_config *config,
+                      const size_t *chosen, eng_adapt_result *result, eng_error *err)
 {
-    struct learner learner = {.compute = compute,
-                              .model = model,
-                              .bank = bank,
-                              .task = task,
-                              .method =
-                                  method_find(config->method != NULL ? config->method : "route"),
+    struct learner learner = {.compute = call->compute,
+                              .model = call->model,
+                              .bank = call->bank,
+                              .task = call->task,
+                              .method = method_find(config->method),
                               .config = *config,
+                              .chosen = chosen,
                               .result = result,
-                              .on_progress = on_progress,
-                              .on_progress_arg = arg};
+                              .on_progress = call->on_progress,
+                              .on_progress_arg = call->arg};
     struct stage_run run = {0};
     memset(result, 0, sizeof *result);
-    fill_defaults(bank, &learner.config);
-    if (learner.method == NULL) {
-        return unknown_method(config->method, err);
-    }
-    eng_status status = check_config(&learner.config, err);
+    eng_status status = make_own_model(&learner, err);
     if (status == ENG_OK) {
-        status = make_own_model(&learner, err);
-    }
-    if (status == ENG_OK) {
-        status = learner_init(&learner, train_set, train, n_train, dev_set, dev, n_dev, err);
+        status = learner_init(&learner, call->train_set, call->train, call->n_train, call->dev_set,
+                              call->dev, call->n_dev, err);
     }
     learner.runner.cancelled = config->cancelled;
     learner.runner.cancelled_arg = config->cancelled_arg;
@@ -405,6 +424,29 @@ eng_status eng_adapt_count_steps(const eng_bank *bank, const eng_adapt_config *c
         *(learner.method->stages[i].search != NULL ? &out->evaluations : &out->steps) += steps;
     }
     return ENG_OK;
+}
+
+eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_bank *bank,
+                     const eng_task *task, const eng_dataset *train_set, const size_t *train,
+                     size_t n_train, const eng_dataset *dev_set, const size_t *dev, size_t n_dev,
+                     const eng_adapt_config *config, eng_on_progress on_progress, void *arg,
+                     eng_adapt_result *result, eng_error *err)
+{
+    const struct adapt_call call = {compute, model, bank,    task,  train_set,   dev_set,
+                                    train,   dev,   n_train, n_dev, on_progress, arg};
+    eng_adapt_config filled = *config;
+    memset(result, 0, sizeof *result);
+    fill_defaults(bank, &filled);
+    if (method_find(filled.method) == NULL) {
+        return unknown_method(filled.method, err);
+    }
+    eng_status status = check_config(&filled, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    bool learns = method_find(filled.method)->n_stages > 0;
+    return filled.folds > 0 && n_dev == 0 && learns ? adapt_folds(&call, &filled, result, err)
+                                                    : adapt_once(&call, &filled, NULL, result, err);
 }
 
 void eng_adapt_result_fini(eng_adapt_result *result)

@@ -365,6 +365,13 @@ void eng_task_folder_close(eng_task_folder *folder);
 void eng_few_shot_split(const eng_dataset *set, uint64_t seed, size_t k_shot, size_t *train,
                         size_t *n_train, size_t *dev, size_t *n_dev);
 size_t eng_few_shot_k(const eng_dataset *set, size_t k_shot); /* the k that it takes */
+/* How many folds a file that comes without a dev file is worth (eng_adapt_config.folds): where the rarest
+ * label has fewer than ENG_FEW_ROWS rows (without labels: fewer than twice that in all) halving would
+ * leave too little on either side. 0: halve it. */
+size_t eng_folds(const eng_dataset *set);
+#define ENG_FEW_ROWS    16
+#define ENG_USUAL_FOLDS 4
+#define ENG_MAX_FOLDS   16
 /* For a file that comes without a dev file: of each label's rows, shuffled with `seed`, the first
  * half (rounded up) trains and the rest is dev. Capacities as above. */
 void eng_half_split(const eng_dataset *set, uint64_t seed, size_t *train, size_t *n_train,
@@ -436,7 +443,11 @@ typedef struct eng_adapt_config {
     size_t eval_every; /* steps between looks at dev; 0: 20 */
     double seconds;    /* 0: no limit; a method of two stages gives each its half */
     uint64_t seed;
-    size_t text_limit;  /* 0: none */
+    size_t text_limit; /* 0: none */
+    size_t patience;   /* looks' worth of steps without a better one that end a stage; 0: none do */
+    /* Without dev rows: 2 or more folds choose the steps (of a search, evaluations) by cross-validation,
+     * then all rows train so long; eng_folds says how many. 0: the training rows choose. */
+    size_t folds;
     size_t evaluations; /* gradient-free methods: few-shot losses computed; 0: the method's usual */
     double prompt_lr;   /* step size where a prompt is tuned by gradient; 0: the method's usual */
     const eng_candidate
@@ -506,7 +517,8 @@ typedef struct eng_adapt_result {
     size_t tuned; /* parameters that the method could change */
     size_t best_step;
     double train_loss, dev_loss, dev_accuracy, dev_macro_f1;
-    double dev_accuracy_before; /* of the start */
+    double dev_accuracy_before, dev_loss_before; /* of the start */
+    size_t folds; /* > 0: the dev figures and best_step are of cross-validation, F1 is NaN */
     size_t steps, tokens;
     size_t forward_passes; /* sequences run forward, for whatever purpose */
     double seconds;
@@ -525,6 +537,11 @@ ENG_MUST_CHECK eng_status eng_adapt(eng_compute *compute, const eng_model *model
                                     eng_on_progress on_progress, void *arg,
                                     eng_adapt_result *result, eng_error *err);
 void eng_adapt_result_fini(eng_adapt_result *result);
+/* Writes a tuned backbone as a model directory: `model`'s own, its banks and vocabulary, with the
+ * result's weights in float32. The tuned head stays in the result. Existing files are not overwritten. */
+ENG_MUST_CHECK eng_status eng_adapt_write_model(const eng_model *model,
+                                                const eng_adapt_result *result, const char *to,
+                                                eng_error *err);
 
 /* ---- files ------------------------------------------------------------------------------------------------ */
 

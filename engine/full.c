@@ -6,9 +6,12 @@
  */
 #include "engine/full.h"
 
+#include "engine/gemm.h"
 #include "engine/params.h"
+#include "engine/safetensors.h"
 #include "engine/status.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +22,22 @@ static size_t full_size(const struct learner *learner)
     return learner->model->info.parameters + learner_head_floats(learner);
 }
 
+/* The packed form of a matrix whose own was let go, or NULL: that of a parameter's place. */
+static const struct gemm_packed *packed_at(struct encoder_params *params, const float **place)
+{
+    for (size_t l = 0; l < params->layers; l++) {
+        struct layer_params *layer = &params->layer[l];
+        struct linear *linears[] = {&layer->q, &layer->k,  &layer->v,
+                                    &layer->o, &layer->up, &layer->down};
+        for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) {
+            if (place == &linears[i]->w) {
+                return linears[i]->packed;
+            }
+        }
+    }
+    return NULL;
+}
+
 /* Every weight of a model, in the table's order. */
 static void copy_weights(const eng_model *model, float *to)
 {
@@ -26,7 +45,12 @@ static void copy_weights(const eng_model *model, float *to)
     for (size_t i = 0; i < params_count(&from); i++) {
         struct param param;
         params_at(&from, i, &param);
-        memcpy(to, *param.place, param.count * sizeof *to);
+        const struct gemm_packed *packed = packed_at(&from, param.place);
+        if (packed != NULL) {
+            gemm_unpack(packed, to);
+        } else {
+            memcpy(to, *param.place, param.count * sizeof *to);
+        }
         to += param.count;
     }
 }
@@ -82,6 +106,11 @@ static void place(eng_model *model)
         *param.place = at;
         at += param.count;
     }
+    for (size_t l = 0; l < model->params.layers; l++) {
+        struct layer_params *layer = &model->params.layer[l];
+        layer->q.packed = layer->k.packed = layer->v.packed = NULL;
+        layer->o.packed = layer->up.packed = layer->down.packed = NULL;
+    }
 }
 
 eng_status full_copy_model(const eng_model *model, eng_model **out, eng_error *err)
@@ -96,14 +125,13 @@ eng_status full_copy_model(const eng_model *model, eng_model **out, eng_error *e
     copy->tokenizer = NULL;
     copy->weights = NULL;
     copy->packed = copy->block = NULL;
-    encoder_unprepare(copy); /* training changes the weights: none of them packed */
     copy->block = malloc(model->info.parameters * sizeof(float));
     if (copy->block == NULL) {
         eng_model_free(copy);
         return fail_nomem(err, "model");
     }
     copy_weights(model, copy->block);
-    place(copy);
+    place(copy); /* none of them packed: training changes them */
     *out = copy;
     return ENG_OK;
 }
@@ -131,4 +159,50 @@ eng_status full_finish(eng_model *copy, const float *params, eng_error *err)
     memcpy(copy->block, params, copy->info.parameters * sizeof *params);
     model_describe(copy);
     return encoder_prepare(copy, err);
+}
+
+/* ---- writing it ----------------------------------------------------------------------------------------- */
+
+static eng_status write_weights(const eng_model *model, const char *path, eng_error *err)
+{
+    const struct safetensors_meta meta = {"format", "pt"};
+    struct encoder_params table = model->params;
+    size_t n = params_count(&table);
+    struct safetensors_entry *entries = calloc(n, sizeof *entries);
+    struct param *params = calloc(n, sizeof *params);
+    float *values = malloc(model->info.parameters * sizeof *values), *at = values;
+    bool ok = entries != NULL && params != NULL && values != NULL;
+    eng_status status = ok ? ENG_OK : fail_nomem(err, path);
+    if (ok) {
+        copy_weights(model, values);
+    }
+    for (size_t i = 0; i < n && ok; i++) {
+        params_at(&table, i, &params[i]);
+        entries[i] = (struct safetensors_entry){.name = params[i].name,
+                                                .dtype = DTYPE_F32,
+                                                .dims = params[i].dims,
+                                                .shape = {params[i].shape[0], params[i].shape[1]},
+                                                .values = at};
+        at += params[i].count;
+    }
+    if (status == ENG_OK) {
+        status = safetensors_write(path, entries, n, &meta, 1, true, err);
+    }
+    free(entries);
+    free(params);
+    free(values);
+    return status;
+}
+
+eng_status eng_adapt_write_model(const eng_model *model, const eng_adapt_result *result,
+                                 const char *to, eng_error *err)
+{
+    char path[PATH_MAX];
+    const eng_model *tuned = result->model;
+    int len = snprintf(path, sizeof path, "%s/model.safetensors", to);
+    if (len < 0 || (size_t)len >= sizeof path) {
+        return fail(err, ENG_ELIMIT, "path", "%s is longer than %d bytes", to, PATH_MAX - 1);
+    }
+    eng_status status = eng_convert_model(model->dir, to, "F32", err);
+    return status == ENG_OK && tuned != NULL ? write_weights(tuned, path, err) : status;
 }

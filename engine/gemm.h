@@ -34,6 +34,9 @@ size_t gemm_packed_bytes(size_t n, size_t k, bool half);
  * of the rounded matrix, to the bit. Only if gemm_cpu_capable(). */
 struct gemm_packed *gemm_pack(const float *w, size_t n, size_t k, bool half, void *memory);
 
+/* The matrix again.   w (n,k) overwritten */
+void gemm_unpack(const struct gemm_packed *packed, float *w);
+
 /* One product. C (m,n) = init + A (m,k) · B (k,n), rows `ld?` floats apart.
  *   a_transposed   A is stored (k,m)
  *   b_transposed   B is stored (n,k): a weight in PyTorch's layout

@@ -64,6 +64,19 @@ struct gemm_packed *gemm_pack(const float *w, size_t n, size_t k, bool half, voi
     return packed;
 }
 
+void gemm_unpack(const struct gemm_packed *packed, float *w)
+{
+    const float *whole = (const float *)(const void *)packed->data;
+    const uint16_t *half = (const uint16_t *)(const void *)packed->data;
+    for (size_t row = 0; row < packed->n; row++) {
+        size_t panel = row / PANEL * packed->k;
+        for (size_t p = 0; p < packed->k; p++) {
+            size_t at = (panel + p) * PANEL + row % PANEL;
+            w[row * packed->k + p] = packed->half ? half_from_f16(half[at]) : whole[at];
+        }
+    }
+}
+
 const float *packed_panel(const struct gemm_packed *packed, size_t j, size_t from, size_t k,
                           float *room)
 {

@@ -348,7 +348,10 @@ eng_status learner_report(struct learner *learner, struct stage_run *run, eng_pr
         verdict = learner->on_progress(learner->on_progress_arg, progress);
     }
     learner->cancelled = verdict != ENG_GO_ON;
-    learner->stop = learner->cancelled || (learner->seconds > 0 && seconds >= learner->seconds);
+    size_t from = run->best_step > run->first_step ? run->best_step : run->first_step;
+    bool idle = config->patience > 0 && run->steps - from >= config->patience * config->eval_every;
+    learner->stop =
+        learner->cancelled || idle || (learner->seconds > 0 && seconds >= learner->seconds);
     bool due = config->checkpoint_seconds > 0 && verdict == ENG_GO_ON &&
                now - learner->saved_at >= config->checkpoint_seconds;
     if (config->on_checkpoint == NULL || !(due || verdict == ENG_PAUSE)) {

@@ -102,8 +102,9 @@ struct learner {
     float *head_room;          /* (2H + 2) likewise */
     size_t *confusion;         /* of a look */
     double began;
-    double seconds;     /* the stage ends this long after `began`; 0: no limit */
-    size_t total_steps; /* of all stages, for reports */
+    const size_t *chosen; /* steps of each stage, all to be taken; NULL: dev chooses */
+    double seconds;       /* the stage ends this long after `began`; 0: no limit */
+    size_t total_steps;   /* of all stages, for reports */
     size_t train_tokens, train_sequences;
     eng_on_progress on_progress;
     void *on_progress_arg;

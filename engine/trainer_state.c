@@ -41,9 +41,9 @@ static uint64_t hash_rows(uint64_t hash, const struct batch_rows *rows)
 void learner_identify(struct learner *learner)
 {
     const eng_adapt_config *c = &learner->config;
-    uint64_t counts[] = {c->init,        c->steps,        c->batch,
-                         c->eval_every,  c->seed,         c->text_limit,
-                         c->evaluations, c->n_candidates, learner->bank->info.tied};
+    uint64_t counts[] = {
+        c->init,       c->steps,    c->batch,       c->eval_every,   c->seed,
+        c->text_limit, c->patience, c->evaluations, c->n_candidates, learner->bank->info.tied};
     double reals[] = {c->lr, c->weight_decay, c->seconds, c->prompt_lr};
     uint64_t hash = hash_text(HASH_START, learner->method->name);
     hash = blob_hash(hash, counts, sizeof counts);

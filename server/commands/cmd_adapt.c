@@ -4,6 +4,7 @@
 #include "server/commands/routefile.h"
 
 #include <getopt.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +17,16 @@ static const char help[] =
     "goes to standard output. Bad rows are listed and left out.\n"
     "\n"
     "  --train FILE        rows; - is standard input\n"
-    "  --dev FILE          rows that choose the best step; default: half of each label's rows\n"
+    "  --dev FILE          rows that choose the best step; default: half of each label's rows, or\n"
+    "                      cross-validation where a label has fewer than 16\n"
+    "  --folds N           cross-validation with N folds instead of --dev; 0: never\n"
     "  --type T            classification, pair, choice or extractive; default: what the rows are\n"
     "  --labels A,B,…      label words in their order; default: as they first appear\n"
     "  --template T        the question around the text, with {field} names\n"
     "  --method M          route (default), blackbox-route (forward passes only: GP-UCB),\n"
     "                      retrieve or average; or, with a tuned prompt: route+prompt, blackbox\n"
-    "                      (blackbox-route, then CMA-ES), prompt (one from scratch). A file with "
-    "a\n"
-    "                      prompt is for `mp2 predict`; servers take routes\n"
+    "                      (blackbox-route, then CMA-ES), prompt (one from scratch); or full:\n"
+    "                      every weight, --out is then a new model directory with route.json\n"
     "  --init I            start: retrieve, average or random; default retrieve\n"
     "  --steps N, --lr X   default: the bank's own\n"
     "  --evaluations N     budget of a black-box method; default 100 for blackbox-route,\n"
@@ -33,6 +35,7 @@ static const char help[] =
     "  --weight-decay X    default 0\n"
     "  --batch N           rows a step, default 32\n"
     "  --eval-every N      steps between looks at dev, default 20\n"
+    "  --patience N        looks without a better one that end a stage; default: none do\n"
     "  --seconds X         stop after this long; default no limit\n"
     "  --seed N            default 8\n"
     "  --text-limit N      cut every text to N characters\n"
@@ -91,6 +94,10 @@ static bool take_option(int option, const char *value, struct settings *s)
         return arg_size("--batch", value, 1, 4096, &s->config.batch);
     case 'e':
         return arg_size("--eval-every", value, 1, 1000000, &s->config.eval_every);
+    case 'F':
+        return arg_size("--folds", value, 0, ENG_MAX_FOLDS, &s->config.folds);
+    case 'a':
+        return arg_size("--patience", value, 1, 1000000, &s->config.patience);
     case 'c':
         return arg_double("--seconds", value, 0, 1e9, &s->config.seconds);
     case 's':
@@ -127,6 +134,8 @@ static bool parse(int argc, char **argv, struct settings *settings)
                                             {"batch", required_argument, NULL, 'B'},
                                             {"eval-every", required_argument, NULL, 'e'},
                                             {"seconds", required_argument, NULL, 'c'},
+                                            {"folds", required_argument, NULL, 'F'},
+                                            {"patience", required_argument, NULL, 'a'},
                                             {"seed", required_argument, NULL, 's'},
                                             {"text-limit", required_argument, NULL, 'x'},
                                             {"tied", no_argument, NULL, 'T'},
@@ -139,6 +148,11 @@ static bool parse(int argc, char **argv, struct settings *settings)
     }
     if (settings->train == NULL || optind < argc) {
         usage_error("adapt wants --train FILE and nothing without an option");
+        return false;
+    }
+    if (settings->method != NULL && eng_adapt_gives_model(settings->method) &&
+        (settings->out == NULL || strcmp(settings->out, "-") == 0)) {
+        usage_error("--method %s writes a model directory: give --out DIR", settings->method);
         return false;
     }
     return true;
@@ -160,8 +174,12 @@ static void all_rows(const eng_dataset *set, size_t *which, size_t *n)
     }
 }
 
-static int choose_rows(struct rows *rows, uint64_t seed)
+/* `folds`: as asked for, or SIZE_MAX; becomes what it is. */
+static int choose_rows(struct rows *rows, uint64_t seed, size_t *folds)
 {
+    if (*folds == SIZE_MAX) {
+        *folds = rows->dev_set != NULL ? 0 : eng_folds(rows->train_set);
+    }
     size_t capacity = eng_dataset_get_info(rows->train_set)->rows;
     size_t dev_capacity =
         rows->dev_set != NULL ? eng_dataset_get_info(rows->dev_set)->rows : capacity;
@@ -174,6 +192,13 @@ static int choose_rows(struct rows *rows, uint64_t seed)
     if (rows->dev_set != NULL) {
         all_rows(rows->train_set, rows->train, &rows->n_train);
         all_rows(rows->dev_set, rows->dev, &rows->n_dev);
+        *folds = 0;
+    } else if (*folds > 0) {
+        rows->dev_set = rows->train_set;
+        all_rows(rows->train_set, rows->train, &rows->n_train);
+        fprintf(stderr, "%zu rows train; %zu folds choose the number of steps\n", rows->n_train,
+                *folds);
+        return EXIT_DONE;
     } else {
         rows->dev_set = rows->train_set;
         eng_half_split(rows->train_set, seed, rows->train, &rows->n_train, rows->dev, &rows->n_dev);
@@ -183,7 +208,7 @@ static int choose_rows(struct rows *rows, uint64_t seed)
     return EXIT_DONE;
 }
 
-static int open_sets(const struct settings *settings, struct rows *rows)
+static int open_sets(struct settings *settings, struct rows *rows)
 {
     eng_task_type type;
     if (settings->type != NULL && !eng_task_type_parse(settings->type, &type)) {
@@ -196,7 +221,8 @@ static int open_sets(const struct settings *settings, struct rows *rows)
         type = eng_dataset_get_info(rows->train_set)->type;
         code = open_rows("adapt", settings->dev, &type, &rows->dev_set);
     }
-    return code == EXIT_DONE ? choose_rows(rows, settings->config.seed) : code;
+    return code == EXIT_DONE ? choose_rows(rows, settings->config.seed, &settings->config.folds)
+                             : code;
 }
 
 static void rows_fini(struct rows *rows)
@@ -258,15 +284,15 @@ static eng_verdict show_progress(void *arg, const eng_progress *now)
 static json_t *metrics_json(const eng_adapt_result *result, const struct rows *rows)
 {
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "train_loss",
+        "{s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "train_loss",
         json_number_or_null(result->train_loss), "dev_loss", json_number_or_null(result->dev_loss),
         "dev_accuracy", json_number_or_null(result->dev_accuracy), "dev_macro_f1",
         json_number_or_null(result->dev_macro_f1), "dev_accuracy_before",
         json_number_or_null(result->dev_accuracy_before), "best_step",
         (json_int_t)result->best_step, "steps", (json_int_t)result->steps, "tokens",
         (json_int_t)result->tokens, "forward_passes", (json_int_t)result->forward_passes,
-        "train_rows", (json_int_t)rows->n_train, "dev_rows", (json_int_t)rows->n_dev, "seconds",
-        json_number_or_null(result->seconds));
+        "train_rows", (json_int_t)rows->n_train, "dev_rows", (json_int_t)rows->n_dev, "folds",
+        (json_int_t)result->folds, "seconds", json_number_or_null(result->seconds));
 }
 
 static eng_adapt_config make_config(const struct settings *settings, const eng_bank *bank)
@@ -276,6 +302,28 @@ static eng_adapt_config make_config(const struct settings *settings, const eng_b
     config.method = settings->method != NULL ? settings->method : defaults.method;
     config.init = settings->init != NULL ? config.init : defaults.init;
     return config;
+}
+
+static int write_route(const struct settings *settings, const json_t *root)
+{
+    return route_file_write("adapt", settings->out != NULL ? settings->out : "-", root);
+}
+
+/* The tuned backbone as a directory, with its route and head in it. */
+static int write_tuned(const struct settings *settings, const struct opened *opened,
+                       const eng_adapt_result *result, const json_t *root)
+{
+    char path[PATH_MAX];
+    eng_error err = {0};
+    int len = snprintf(path, sizeof path, "%s/route.json", settings->out);
+    if (len < 0 || (size_t)len >= sizeof path) {
+        return usage_error("--out %s is too long", settings->out);
+    }
+    eng_status status = eng_adapt_write_model(opened->model, result, settings->out, &err);
+    if (status != ENG_OK) {
+        return engine_failed("adapt", status, &err);
+    }
+    return route_file_write("adapt", path, root);
 }
 
 static int learn(const struct settings *settings, const struct opened *opened,
@@ -300,9 +348,11 @@ static int learn(const struct settings *settings, const struct opened *opened,
         fputs("no tuned prompt did better on the rows that choose: the route is the result\n",
               stderr);
     }
-    json_t *root = route_json_make(opened->model, opened->bank, task, may_have_no_answer,
-                                   config.method, &result, metrics_json(&result, rows));
-    int code = route_file_write("adapt", settings->out != NULL ? settings->out : "-", root);
+    const eng_model *model = result.model != NULL ? result.model : opened->model;
+    json_t *root = route_json_make(model, opened->bank, task, may_have_no_answer, config.method,
+                                   &result, metrics_json(&result, rows));
+    int code = eng_adapt_gives_model(config.method) ? write_tuned(settings, opened, &result, root)
+                                                    : write_route(settings, root);
     json_decref(root);
     eng_adapt_result_fini(&result);
     return code;
@@ -329,7 +379,8 @@ static int adapt(const struct settings *settings, const struct opened *opened,
 
 int cmd_adapt(int argc, char **argv)
 {
-    struct settings settings = {.open = {.command = "adapt"}, .config = {.seed = 8}};
+    struct settings settings = {.open = {.command = "adapt"},
+                                .config = {.seed = 8, .folds = SIZE_MAX}};
     struct opened opened = {0};
     struct rows rows = {0};
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {

@@ -236,6 +236,106 @@ static void deep_layers_take_turns(void)
     toy = shallow;
 }
 
+/* ---- who chooses the step ---------------------------------------------------------------------------- */
+
+static void patience_ends_a_stage(void)
+{
+    eng_adapt_config config = config_of("route", 0);
+    eng_adapt_result result;
+    struct seen seen = {0};
+    config.steps = 1000;
+    config.eval_every = 1;
+    config.patience = 2;
+    config.lr = 1e-12; /* nothing gets better */
+    REQUIRE(run(&config, &seen, &result));
+    CHECK(result.steps >= 2 && result.steps < 50);
+    CHECK_INT(result.steps - result.best_step, 2);
+    eng_adapt_result_fini(&result);
+}
+
+static eng_status cross_validate(const eng_adapt_config *config, struct seen *seen,
+                                 eng_adapt_result *result, eng_error *err)
+{
+    return eng_adapt(toy.compute, toy.model, toy.bank, toy.task, toy.set, train, ROWS, NULL, NULL,
+                     0, config, watch, seen, result, err);
+}
+
+/* Every row is left out once; the last run trains on all of them for as long as was best. */
+static void folds_choose_the_steps(void)
+{
+    static const char *const names[] = {"route", "route+prompt", "blackbox-route", "full"};
+    for (size_t i = 0; i < (SHORT ? 1 : 4); i++) {
+        eng_adapt_config config = config_of(names[i], i == 2 ? 24 : 0);
+        eng_adapt_result a, b;
+        struct seen seen = {0};
+        eng_error err = {.text = ""};
+        config.folds = 2;
+        config.eval_every = SHORT ? 1 : 4;
+        config.steps = SHORT ? 2 : 12;
+        config.lr = 0.1;
+        if (cross_validate(&config, &seen, &a, &err) != ENG_OK) {
+            TEST_FAIL_("%s: %s: %s", names[i], err.field, err.text);
+            return;
+        }
+        CHECK_INT(a.folds, 2);
+        CHECK_INT(a.best_step % config.eval_every, 0);
+        CHECK(a.dev_loss <= a.dev_loss_before || a.dev_accuracy > a.dev_accuracy_before);
+        CHECK(a.dev_accuracy * ROWS == floor(a.dev_accuracy * ROWS)); /* of all rows together */
+        CHECK(SHORT || i > 0 || a.steps == a.best_step);
+        CHECK(seen.last_step <= seen.steps);
+        REQUIRE(cross_validate(&config, &seen, &b, NULL) == ENG_OK);
+        CHECK(memcmp(a.route, b.route, a.route_len * sizeof *a.route) == 0);
+        CHECK(a.dev_loss == b.dev_loss && a.tokens == b.tokens);
+        eng_adapt_result_fini(&a);
+        eng_adapt_result_fini(&b);
+    }
+}
+
+/* The chosen number of steps is what the route shows: the same run, left alone for so long. */
+static void the_last_run_takes_what_was_chosen(void)
+{
+    eng_adapt_config config = config_of("route", 0);
+    eng_adapt_result folds, alone;
+    struct seen seen = {0};
+    config.folds = 2;
+    config.steps = SHORT ? 2 : 12;
+    config.eval_every = SHORT ? 1 : 4;
+    REQUIRE(cross_validate(&config, &seen, &folds, NULL) == ENG_OK);
+    REQUIRE(SHORT || folds.best_step > 0);
+    config.folds = 0;
+    config.steps = folds.best_step;
+    config.eval_every = 1000000; /* one look, at the end */
+    if (config.steps > 0) {
+        REQUIRE(cross_validate(&config, &seen, &alone, NULL) == ENG_OK);
+        CHECK(alone.best_step < config.steps ||
+              memcmp(folds.route, alone.route, alone.route_len * sizeof *alone.route) == 0);
+        eng_adapt_result_fini(&alone);
+    }
+    eng_adapt_result_fini(&folds);
+}
+
+static void the_rule_for_folds(void)
+{
+    static const struct {
+        size_t each;
+        size_t folds;
+    } cases[] = {{1, 0}, {3, 3}, {4, 4}, {15, 4}, {16, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[32 * 64];
+        size_t len = 0;
+        eng_dataset *set = NULL;
+        for (size_t r = 0; r < 2 * cases[i].each; r++) {
+            len += (size_t)snprintf(text + len, sizeof text - len,
+                                    "{\"text\":\"t%zu\",\"label\":\"%s\"}\n", r,
+                                    r % 2 == 0 ? "甲" : "乙");
+        }
+        REQUIRE(eng_dataset_parse((eng_text){text, len}, ENG_ROWS_JSONL, NULL, &set, NULL, NULL,
+                                  NULL) == ENG_OK);
+        CHECK_INT(eng_folds(set), cases[i].folds);
+        eng_dataset_free(set);
+    }
+}
+
 /* ---- what all have in common ----------------------------------------------------------------------- */
 
 static const struct {
@@ -346,6 +446,10 @@ int main(void)
         RUN(cmaes_tunes_what_the_route_began);
         RUN(the_intrinsic_vector_gives_the_merged_prompt);
         RUN(deep_layers_take_turns);
+        RUN(patience_ends_a_stage);
+        RUN(folds_choose_the_steps);
+        RUN(the_last_run_takes_what_was_chosen);
+        RUN(the_rule_for_folds);
         RUN(the_same_seed_gives_the_same_bytes);
         RUN(a_caller_can_stop_each);
         RUN(time_is_a_budget_of_each);

@@ -195,6 +195,36 @@ static void deep_searches_are_resumed(void)
     toy = shallow;
 }
 
+/* Cross-validation, paused in every run of it. */
+static void folds_are_resumed(void)
+{
+    struct kept kept = {0};
+    struct watch watch = {0};
+    eng_adapt_config config = config_of(0, &kept);
+    eng_adapt_result whole, pieces;
+    eng_status status = ENG_ECANCELLED;
+    config.folds = 3;
+    REQUIRE(eng_adapt(toy.compute, toy.model, toy.bank, toy.task, toy.set, train, ROWS, NULL, NULL,
+                      0, &config, on_progress, &watch, &whole, NULL) == ENG_OK);
+    while (status == ENG_ECANCELLED) {
+        unsigned char *block = kept.block;
+        eng_error err = {.text = ""};
+        kept.block = NULL;
+        config.resume = block;
+        config.resume_bytes = kept.bytes;
+        watch = (struct watch){.pause_at = 3, .verdict = ENG_PAUSE};
+        status = eng_adapt(toy.compute, toy.model, toy.bank, toy.task, toy.set, train, ROWS, NULL,
+                           NULL, 0, &config, on_progress, &watch, &pieces, &err);
+        CHECK(status == ENG_OK || status == ENG_ECANCELLED);
+        free(block);
+    }
+    CHECK(kept.times >= 2 * 3);
+    check_same("folds", &whole, &pieces);
+    eng_adapt_result_fini(&whole);
+    eng_adapt_result_fini(&pieces);
+    free(kept.block);
+}
+
 static void checkpoints_come_on_the_way(void)
 {
     struct kept kept = {0};
@@ -322,6 +352,7 @@ int main(void)
     if (toy_open(&toy)) {
         RUN(a_resumed_run_ends_the_same);
         RUN(deep_searches_are_resumed);
+        RUN(folds_are_resumed);
         RUN(checkpoints_come_on_the_way);
         RUN(another_runs_block_is_refused);
         RUN(a_damaged_block_is_refused);
