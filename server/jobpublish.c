@@ -301,24 +301,6 @@ static enum job_end end_of(const struct publication *p)
     return strcmp(p->err.field, "status") == 0 ? JOB_CANCELLED : JOB_LOST;
 }
 
-enum job_end job_publish(struct job_thread *thread, const struct job_outcome *outcome)
-{
-    struct publication *p = publication_new(thread, outcome);
-    enum job_end end = JOB_LOST;
-    if (p == NULL) {
-        return JOB_LOST;
-    }
-    for (int i = 0; i < TRIES && !is_ending(thread->jobs); i++) {
-        if (try_publication(p)) {
-            end = end_of(p);
-            break;
-        }
-        pause_ms(thread->jobs, TRY_AGAIN_MS);
-    }
-    let_go(p);
-    return end;
-}
-
 struct ending {
     struct job_thread *thread;
     const store_job *job;
@@ -408,6 +390,42 @@ enum job_end job_park(struct job_thread *thread, const store_job *job, int64_t t
     }
     jobs_poke(thread->jobs); /* it may be in the queue again */
     return parked ? JOB_PAUSED : JOB_LOST;
+}
+
+/* Nothing of it is stored, after all tries: the job fails and says why. */
+static enum job_end end_unstored(struct job_thread *thread, const store_job *job,
+                                 const struct publication *p)
+{
+    char message[480];
+    snprintf(message, sizeof message, "The result could not be stored: %s",
+             p->op.err.text[0] != '\0' ? p->op.err.text : "the queue of writes is full");
+    char *error = job_error_text("store_failed", message, NULL);
+    enum job_end end = job_end(thread, job, STORE_JOB_FAILED, error, p->tokens, message);
+    free(error);
+    return end;
+}
+
+enum job_end job_publish(struct job_thread *thread, const struct job_outcome *outcome)
+{
+    struct publication *p = publication_new(thread, outcome);
+    enum job_end end = JOB_LOST;
+    if (p == NULL) {
+        return JOB_LOST;
+    }
+    bool known = false;
+    for (int i = 0; i < TRIES && !known && !is_ending(thread->jobs); i++) {
+        known = try_publication(p);
+        if (!known) {
+            pause_ms(thread->jobs, TRY_AGAIN_MS);
+        }
+    }
+    if (known) {
+        end = end_of(p);
+    } else if (!is_ending(thread->jobs)) {
+        end = end_unstored(thread, outcome->job, p);
+    }
+    let_go(p);
+    return end;
 }
 
 char *job_error_text(const char *code, const char *message, const char *param)
