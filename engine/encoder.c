@@ -136,6 +136,11 @@ eng_status encoder_prepare(eng_model *model, eng_error *err)
         return status;
     }
     pack_all(model, &arena);
+    if (model->weights != NULL && weights_mapped(model->weights, model->params.word)) {
+        /* read whole for the fingerprint; of its rows those come back that texts use */
+        (void)weights_drop(model->weights, model->params.word,
+                           model->params.vocab * model->params.hidden);
+    }
     model->packed = arena.base;
     model->info.bytes += arena.size - packed_floats(&model->params) * sizeof(float);
     return ENG_OK;

@@ -588,19 +588,28 @@ eng_status weights_f32(struct weights *weights, const struct tensor *tensor, con
     return ENG_OK;
 }
 
-bool weights_drop(const struct weights *weights, const float *values, size_t count)
+static const struct mapfile *map_of(const struct weights *weights, const float *values)
 {
     const unsigned char *at = (const unsigned char *)values;
-    bool stays = false, ours = true;
     for (size_t i = 0; i < weights->n_files; i++) {
         const struct mapfile *map = &weights->files[i].map;
         if (map->data != NULL && at >= map->data && at < map->data + map->size) {
-            stays = true;
-            ours = map->fd >= 0; /* memory that was lent to us is left alone */
+            return map;
         }
     }
-    if (ours) {
+    return NULL;
+}
+
+bool weights_mapped(const struct weights *weights, const float *values)
+{
+    return map_of(weights, values) != NULL;
+}
+
+bool weights_drop(const struct weights *weights, const float *values, size_t count)
+{
+    const struct mapfile *map = map_of(weights, values);
+    if (map == NULL || map->fd >= 0) { /* memory that was lent to us is left alone */
         arena_drop(values, count * sizeof *values);
     }
-    return stays;
+    return map != NULL;
 }

@@ -84,6 +84,8 @@ ENG_MUST_CHECK eng_status weights_check(const struct weights *weights, eng_error
  * only, else ENG_EUNSUPPORTED. Narrowed F64 may become infinite. */
 ENG_MUST_CHECK eng_status weights_f32(struct weights *weights, const struct tensor *tensor,
                                       const float **out, eng_error *err);
+/* Values that weights_f32 handed out lie in a file, not in memory of ours. */
+bool weights_mapped(const struct weights *weights, const float *values);
 /* Gives back the memory behind `count` values that weights_f32 handed out. True: they lie in a mapped
  * file and can still be read (slowly, once); false: they are gone. */
 bool weights_drop(const struct weights *weights, const float *values, size_t count);
