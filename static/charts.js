@@ -208,12 +208,11 @@ export function routeView(name, route, { large, modules = 8, caption } = {}) {
 export function confusionView({ labels, matrix }) {
   const most = Math.max(...matrix.flat(), 1);
   return h('div', { class: 'confusion scroll', tabindex: '0', role: 'region', 'aria-label': t('confusion') },
-    h('table', {}, h('caption', { class: 'hint' }, t('confusion_hint')),
-      h('thead', {}, h('tr', {}, h('td', {}), labels.map((label) => h('th', { scope: 'col' }, label)))),
+    h('table', {}, h('thead', {}, h('tr', {}, h('td', {}), labels.map((label) => h('th', { scope: 'col' }, label)))),
       h('tbody', {}, matrix.map((row, i) => h('tr', {}, h('th', { scope: 'row' }, labels[i]),
         row.map((n, j) => {
           const cell = h('td', { class: i === j ? 'cell' : 'cell miss' }, String(n));
           cell.style.setProperty('--share', `${n / most * 42}%`);
           return cell;
-        }))))));
+        }))))), h('p', { class: 'hint' }, t('confusion_hint')));
 }

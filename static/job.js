@@ -52,8 +52,8 @@ function resultCard(result) {
 }
 
 function wrongCards({ confusion, errors }) {
-  return [confusion ? card(t('confusion'), confusionView(confusion)) : null,
-    errors ? card(t('wrong_rows'), errors.length ? errorTable(errors, t('wrong_rows')) : h('p', { class: 'good' }, t('none_wrong'))) : null];
+  return h('div', { class: 'grid' }, confusion ? card(t('confusion'), confusionView(confusion)) : null,
+    errors ? card(t('wrong_rows'), errors.length ? errorTable(errors, t('wrong_rows')) : h('p', { class: 'good' }, t('none_wrong'))) : null);
 }
 
 /* Whether callers get what the job learnt, and the way there and back. */

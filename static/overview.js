@@ -191,7 +191,7 @@ export async function overview(main, argument, live, me) {
     const now = samples, old = history[Math.max(0, history.length - 1 - WINDOW)].samples;
     fill(status, statusLine(version, ready, version.uptime_seconds));
     fill(place, tiles(history, old, stats), h('div', { class: 'grid even' }, trafficCard(history), latencyCard(now, old)),
-      h('div', { class: 'grid' }, h('div', {}, batchCard(now, old), limitsCard(stats)), refusedCard(history)));
+      h('div', { class: 'grid' }, h('div', {}, batchCard(now, old), refusedCard(history)), limitsCard(stats)));
     if (list && JSON.stringify(list.data) !== shown) { /* else a focused link would be lost */
       shown = JSON.stringify(list.data);
       fill(jobs, list.data.length ? headed(t('latest_jobs'), null, jobTable(list.data)) : null);

@@ -25,11 +25,16 @@ def test_thirty_examples(page, server, tenant):
     page.get_by_label("Method").select_option("route")
     page.get_by_text("More settings").click()
     page.get_by_label("Steps (or").fill("20")
+    cost = page.locator(".well")
+    expect(cost).to_contain_text(re.compile(r"About [0-9.]+ (s|min)"))
+    expect(cost).to_contain_text("Steps20")  # asked again for the new number
     page.get_by_role("button", name="Start the job").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("ftjob-")
     expect(page.locator("main .badge", has_text="succeeded")).to_be_visible(timeout=120000)
-    for heading in ("Loss", "accuracy", "Result", "Publication"):
+    for heading in ("Loss", "accuracy", "Result", "Publication", "Confusion matrix", "Wrong rows"):
         expect(page.get_by_role("heading", level=2, name=heading, exact=True)).to_be_visible()
+    cells = page.get_by_role("region", name="Confusion matrix").locator("td.cell")
+    assert sum(int(cell) for cell in cells.all_inner_texts()) == 20  # the half that was held back
     expect(page.get_by_text("Callers get version 2 of")).to_be_visible()
     page.get_by_label("Text").fill("菜很好吃，下次还来。")
     page.get_by_role("button", name="Predict").click()
@@ -80,6 +85,32 @@ def test_csv_with_line_breaks(page, tenant):
     page.get_by_label("Show").select_option("all")
     expect(page.locator(".rows tbody tr").nth(0)).to_contain_text("一行, 两行甲")
     expect(page.locator(".rows tbody tr").nth(1)).to_contain_text('说"好"乙')
+
+
+def test_pause_and_resume(page, server, tenant):
+    _, key = tenant
+    job = start_job(server, key, "paused", steps=SLOW_STEPS)
+    enter(page, key, f"job/{job}")
+    expect(page.locator(".plot svg").first).to_be_visible(timeout=30000)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("main .badge", has_text="paused")).to_be_visible(timeout=30000)
+    assert server.get(f"/v1/fine_tuning/jobs/{job}", key=key).json()["status"] == "paused"
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("main .badge", has_text="running")).to_be_visible(timeout=30000)
+    expect(page.get_by_role("cell", name=re.compile("^Job resumed"))).to_be_visible(timeout=30000)
+    server.post(f"/v1/fine_tuning/jobs/{job}/cancel", {}, key=key)
+    expect(page.locator("main .badge", has_text="cancelled")).to_be_visible(timeout=30000)
+
+
+def test_a_job_that_cannot_be_is_told_before_it_starts(page, server, tenant):
+    _, key = tenant
+    server.post("/v1/tasks", {"name": "other", "type": "classification", "labels": ["x", "y"]}, key=key)
+    enter(page, key, "teach/other")
+    page.get_by_role("button", name="Use sample rows").click()
+    page.get_by_role("button", name="Upload and check").click()
+    expect(page.get_by_label("Name of the task")).to_have_value("other")
+    expect(page.locator("form").get_by_role("alert")).to_contain_text("label")  # other labels than the task's
 
 
 def test_cancel(page, server, tenant):
