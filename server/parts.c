@@ -8,7 +8,7 @@
 #include "server/upkeep.h"
 
 const struct server_part server_parts[] = {
-    {"registry", registry_part_start, NULL, NULL, registry_part_stop},
+    {"registry", registry_part_start, NULL, NULL, NULL},
     {"batcher", batcher_part_start, NULL, batcher_part_idle, batcher_part_stop},
     {"jobs", jobs_part_start, jobs_part_drain, jobs_part_idle, jobs_part_stop},
     {"upkeep", upkeep_part_start, NULL, NULL, upkeep_part_stop},

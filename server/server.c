@@ -19,6 +19,7 @@
 #include "server/metrics.h"
 #include "server/notify.h"
 #include "server/prompts.h"
+#include "server/registry.h"
 #include "server/reload.h"
 #include "server/storeq.h"
 #include "server/workers.h"
@@ -392,6 +393,7 @@ static void stop(struct running *run)
     loop_free(server->loop); /* completions that came late end here */
     http_free(server->http);
     job_streams_free(server->job_streams);
+    registry_free(server->registry); /* requests that ended late gave their versions back */
     prompts_free(server->prompts);
     eng_compute_stop(server->compute);
     eng_bank_free(server->bank);

@@ -91,12 +91,6 @@ bool registry_part_start(struct server *server, char *why, size_t size)
     return true;
 }
 
-void registry_part_stop(struct server *server)
-{
-    registry_free(server->registry);
-    server->registry = NULL;
-}
-
 /* ---- batcher --------------------------------------------------------------------------------- */
 
 static void write_histogram(struct metrics_out *out, const char *name, const char *help,

@@ -5,7 +5,6 @@
 #include "server/server.h"
 
 bool registry_part_start(struct server *server, char *why, size_t size);
-void registry_part_stop(struct server *server);
 bool batcher_part_start(struct server *server, char *why, size_t size);
 bool batcher_part_idle(struct server *server);
 void batcher_part_stop(struct server *server);
