@@ -606,6 +606,7 @@ void eng_pretrain_defaults(eng_pretrain_config *config);
 typedef struct eng_pretrain_progress {
     size_t step, steps; /* step 0: a look at dev before the first step (prompts) */
     double loss, lr, gradient_norm;
+    double mlm_loss;       /* of masked text beside the tasks, else NaN */
     const char *task;      /* of prompts: what this step trained on, else NULL */
     double dev_perplexity; /* these two NaN where there is none, or not in this step */
     double dev_score;      /* mean of the tasks' scores */
@@ -638,9 +639,9 @@ typedef struct eng_prompts_config {
     const char *model;        /* a model directory: the backbone */
     const char *const *tasks; /* task folders, and folders of task folders */
     size_t n_tasks;
-    const char *to;                           /* NAME.bank.safetensors */
-    bool deep;                                /* a prompt for every layer, not only the first */
-    bool tied;                                /* deep: one route across the layers */
+    const char *to; /* NAME.bank.safetensors; of joint training the model directory to make */
+    bool deep;      /* a prompt for every layer, not only the first */
+    bool tied;      /* deep: one route across the layers */
     size_t modules, prompt_tokens, intrinsic; /* K, P, d */
     int32_t prompt_token_offset, token_type;  /* -1: as a bank that does not say */
     double lr_prompt, lr_route, lr_head;      /* 0: that group stays as it starts */
@@ -655,16 +656,28 @@ typedef struct eng_prompts_config {
     size_t neutral; /* copies of each task with labels whose option words say nothing: NAME~1 … */
     size_t
         rows_per_task; /* router rows of a task (and of a copy), its examples shared out by hash */
+    bool joint;        /* the backbone learns too */
+    double lr_backbone;
+    const char *vocab;    /* joint without a model: a vocab.txt, and random weights of this shape */
+    eng_model_info shape; /* layers, hidden, heads, ffn, positions */
+    double mlm_weight;    /* joint: weight of masked language modelling beside each step; 0: none */
+    const char *const *text;   /* its text files */
+    size_t n_text, mlm_tokens; /* of a step */
 } eng_prompts_config;
 
 /* The paper's sizes and steps for a wide backbone, to be changed field by field; the names are NULL. */
 void eng_prompts_defaults(eng_prompts_config *config);
 
-/* Multi-task pre-training of modules, routes and head on a backbone that stays as it is. A step draws
- * one task, all alike, and `batch` of its training rows. Writes the bank whose mean dev score is best
- * to `to`, as it finds it, and at the end the last to NAME.last.bank.safetensors: a router row for each
- * task, of its name. NAME.checkpoint lies beside it until then. Same tasks, settings and seed give the
- * same bytes, interrupted or not. Errors as eng_pretrain_backbone, and eng_task_folder_open's. */
+/* Multi-task pre-training of modules, routes and head. A step draws one task, all alike, and `batch` of
+ * its training rows. Same tasks, settings and seed give the same bytes, interrupted or not.
+ *   On a backbone that stays as it is: writes the bank whose mean dev score is best to `to`, as it finds
+ *   it, and at the end the last to NAME.last.bank.safetensors: a router row for each task, of its name.
+ *   NAME.checkpoint lies beside it until then.
+ *   Joint: the backbone learns too, from its directory or from random weights. `to` is a model directory,
+ *   its bank shallow.bank.safetensors or deep.bank.safetensors, the best of the run; to/last the last.
+ *   A run that is killed while it writes a best pair and never resumed may leave weights and bank of
+ *   two steps.
+ * Errors as eng_pretrain_backbone, and eng_task_folder_open's. */
 ENG_MUST_CHECK eng_status eng_pretrain_prompts(eng_compute *compute,
                                                const eng_prompts_config *config,
                                                eng_on_pretrain on_progress, void *arg,

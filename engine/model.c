@@ -289,7 +289,7 @@ static eng_status open_vocabulary(struct eng_model *model, eng_error *err)
     return status == ENG_ENOTFOUND ? ENG_OK : status;
 }
 
-static eng_status open_into(struct eng_model *model, const char *dir, eng_error *err)
+static eng_status open_into(struct eng_model *model, const char *dir, bool bare, eng_error *err)
 {
     char path[PATH_MAX];
     bool positions_from_file = false;
@@ -311,10 +311,13 @@ static eng_status open_into(struct eng_model *model, const char *dir, eng_error 
     }
     model_describe(model);
     status = weights_check(model->weights, err);
-    return status == ENG_OK ? encoder_prepare(model, err) : status;
+    if (status != ENG_OK) {
+        return status;
+    }
+    return bare ? encoder_check(&model->params, err) : encoder_prepare(model, err);
 }
 
-static eng_status open_model(const char *dir, bool half, eng_model **out, eng_error *err)
+static eng_status open_model(const char *dir, bool half, bool bare, eng_model **out, eng_error *err)
 {
     *out = NULL;
     if (sodium_init() < 0) {
@@ -325,7 +328,7 @@ static eng_status open_model(const char *dir, bool half, eng_model **out, eng_er
         return fail_nomem(err, dir);
     }
     model->info.half_weights = half;
-    eng_status status = open_into(model, dir, err);
+    eng_status status = open_into(model, dir, bare, err);
     if (status != ENG_OK) {
         eng_model_free(model);
         return status;
@@ -336,12 +339,17 @@ static eng_status open_model(const char *dir, bool half, eng_model **out, eng_er
 
 eng_status eng_model_open(const char *dir, eng_model **out, eng_error *err)
 {
-    return open_model(dir, false, out, err);
+    return open_model(dir, false, false, out, err);
 }
 
 eng_status eng_model_open_half(const char *dir, eng_model **out, eng_error *err)
 {
-    return open_model(dir, true, out, err);
+    return open_model(dir, true, false, out, err);
+}
+
+eng_status model_open_bare(const char *dir, eng_model **out, eng_error *err)
+{
+    return open_model(dir, false, true, out, err);
 }
 
 void eng_model_free(eng_model *model)

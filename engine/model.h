@@ -74,6 +74,9 @@ struct eng_bank {
  * bytes, fingerprint. */
 void model_describe(struct eng_model *model);
 
+/* model.c: eng_model_open for training: nothing packed, every matrix where the table says. */
+ENG_MUST_CHECK eng_status model_open_bare(const char *dir, eng_model **out, eng_error *err);
+
 /* random.c: eng_model_random for training: every parameter in `block`, in table order, nothing packed. */
 ENG_MUST_CHECK eng_status model_random_bare(const eng_model_info *shape, uint64_t seed,
                                             eng_model **out, eng_error *err);

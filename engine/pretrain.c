@@ -82,16 +82,6 @@ static eng_status check_config(const eng_pretrain_config *c, eng_error *err)
     return run_check_schedule(&c->schedule, err);
 }
 
-static eng_status read_vocab(struct mapfile *map, const char *path, struct tokenizer **tokenizer,
-                             eng_error *err)
-{
-    struct tokenizer_options options = tokenizer_defaults();
-    eng_status status = mapfile_open(path, TOKENIZER_MAX_FILE_BYTES, map, err);
-    return status != ENG_OK ? status
-                            : tokenizer_from_vocab((eng_text){(const char *)map->data, map->size},
-                                                   &options, tokenizer, err);
-}
-
 /* Whatever changes the result, hashed; field by field, for padding is not defined. */
 static void hash_settings(struct pretrain *p, const struct mapfile *vocab)
 {
@@ -114,23 +104,19 @@ static void hash_settings(struct pretrain *p, const struct mapfile *vocab)
 
 static eng_status make_model(struct pretrain *p, eng_error *err)
 {
+    const eng_pretrain_config *c = p->config;
     struct mapfile vocab = {.fd = -1};
-    struct tokenizer *tokenizer = NULL;
-    eng_model_info shape = p->config->shape;
-    eng_status status = read_vocab(&vocab, p->config->vocab, &tokenizer, err);
+    eng_status status =
+        pretrain_model_random(c->vocab, &c->shape, c->schedule.seed, &p->model, err);
+    if (status == ENG_OK) {
+        status = mapfile_open(c->vocab, TOKENIZER_MAX_FILE_BYTES, &vocab, err);
+    }
     if (status == ENG_OK) {
         hash_settings(p, &vocab);
-        shape.vocab = tokenizer_size(tokenizer);
-        shape.types = 2;
-        status = model_random_bare(&shape, p->config->schedule.seed, &p->model, err);
+        status = mlm_words_init(p->model->tokenizer, &p->words, err);
     }
     mapfile_close(&vocab);
-    if (status != ENG_OK) {
-        tokenizer_free(tokenizer);
-        return status;
-    }
-    p->model->tokenizer = tokenizer;
-    return mlm_words_init(tokenizer, &p->words, err);
+    return status;
 }
 
 static eng_status make_tapes(struct pretrain *p, eng_compute *compute, eng_error *err)
@@ -147,7 +133,8 @@ static eng_status make_tapes(struct pretrain *p, eng_compute *compute, eng_error
     if (status == ENG_OK) {
         p->dword = (float *)(uintptr_t)encoder_gradient(p->tape,
                                                         "embeddings.word_embeddings.weight", NULL);
-        status = mlm_learner_init(&p->mlm, compute, p->model, tokens, &p->state.rng, err);
+        status = mlm_learner_init(&p->mlm, compute, p->model, tokens, p->batch.max_sequences,
+                                  &p->state.rng, err);
     }
     p->mlm.tape = p->tape;
     return status;

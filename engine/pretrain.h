@@ -1,6 +1,8 @@
 /* pretrain.h (private to pretrain*.c): a backbone in training.
  *
  *   pretrain.c         settings, the step, dev perplexity, the model directory at the end
+ *   pretrain_model.c   models whose weights may change
+ *   pretrain_mlm.c     masked batches through backbone and head, in parts
  *   pretrain_batch.c   masked batches from a stream of text
  *   pretrain_run.c, pretrain_checkpoint.c   the loop, and what it saves
  * One thread, but for what the compute pool does. The whole state of a run is: the parameters, the
@@ -58,7 +60,8 @@ struct mlm_learner {
     eng_compute *compute;
     eng_model *model;
     struct encoder_tape *tape; /* the caller's */
-    size_t max_tokens;         /* of a part */
+    size_t max_tokens;         /* of a part, */
+    size_t max_sequences;      /* and of them at most so many */
     struct mlm_tape *mlm;
     struct mlm_params head;
     float *head_params; /* the head's, in its order */
@@ -67,8 +70,8 @@ struct mlm_learner {
 /* A random head and its tape, for parts of at most max_tokens tokens; mlm_learner_fini frees, also
  * after a failure. */
 ENG_MUST_CHECK eng_status mlm_learner_init(struct mlm_learner *learner, eng_compute *compute,
-                                           eng_model *model, size_t max_tokens, struct rng *rng,
-                                           eng_error *err);
+                                           eng_model *model, size_t max_tokens,
+                                           size_t max_sequences, struct rng *rng, eng_error *err);
 void mlm_learner_fini(struct mlm_learner *learner);
 /* Adds the head's tensors. */
 ENG_MUST_CHECK eng_status mlm_learner_add(struct mlm_learner *learner, struct pretrain_run *run,
@@ -78,6 +81,12 @@ ENG_MUST_CHECK eng_status mlm_learner_add(struct mlm_learner *learner, struct pr
 ENG_MUST_CHECK eng_status mlm_learner_run(struct mlm_learner *learner,
                                           const struct mlm_batch *batch, double share, float *dword,
                                           double *loss, eng_error *err);
+
+/* A model of seeded random weights for the vocabulary of a file, ours to write. */
+ENG_MUST_CHECK eng_status pretrain_model_random(const char *vocab, const eng_model_info *shape,
+                                                uint64_t seed, eng_model **out, eng_error *err);
+/* The model of a directory with its weights copied, ours to write. */
+ENG_MUST_CHECK eng_status pretrain_model_own(const char *dir, eng_model **out, eng_error *err);
 
 /* Adds every backbone parameter; its gradient lies in the tape. */
 ENG_MUST_CHECK eng_status backbone_add(eng_model *model, const struct encoder_tape *tape, double lr,

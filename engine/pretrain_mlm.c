@@ -32,9 +32,13 @@ static eng_status make_head(struct mlm_learner *learner, struct rng *rng, eng_er
 }
 
 eng_status mlm_learner_init(struct mlm_learner *learner, eng_compute *compute, eng_model *model,
-                            size_t max_tokens, struct rng *rng, eng_error *err)
+                            size_t max_tokens, size_t max_sequences, struct rng *rng,
+                            eng_error *err)
 {
-    *learner = (struct mlm_learner){.compute = compute, .model = model, .max_tokens = max_tokens};
+    *learner = (struct mlm_learner){.compute = compute,
+                                    .model = model,
+                                    .max_tokens = max_tokens,
+                                    .max_sequences = max_sequences};
     eng_status status = make_head(learner, rng, err);
     /* half of a part, as in mlm_batch_init, and at least what one sequence may have */
     return status == ENG_OK ? mlm_tape_new(model, max_tokens / 2 + 1, &learner->mlm, err) : status;
@@ -79,7 +83,7 @@ static bool next_part(const struct mlm_learner *learner, const struct mlm_batch 
     *part = (struct part){.first = part->first + part->n,
                           .at = part->at + part->tokens,
                           .target = part->target + part->targets};
-    while (part->first + part->n < batch->n) {
+    while (part->first + part->n < batch->n && part->n < learner->max_sequences) {
         size_t len = batch->sequences[part->first + part->n].len, more = 0;
         size_t end = part->at + part->tokens + len;
         while (part->target + part->targets + more < batch->n_targets &&
@@ -152,7 +156,7 @@ eng_status backbone_add(eng_model *model, const struct encoder_tape *tape, doubl
     for (size_t i = 0; status == ENG_OK && i < params_count(&model->params); i++) {
         struct param param;
         params_at(&model->params, i, &param);
-        /* the model's block is ours to write: see make_model */
+        /* the model's block is ours to write: see pretrain_model.c */
         struct run_tensor tensor = {
             .dims = param.dims,
             .shape = {param.shape[0], param.shape[1], 1},

@@ -1,6 +1,8 @@
 /* prompts.h (private to prompts*.c): a bank in training.
  *
- *   prompts.c          settings, the step, the look at dev
+ *   prompts.c          the step, the look at dev, the run
+ *   prompts_begin.c    settings, the model, room
+ *   prompts_write.c    what a run writes, and where
  *   prompts_tasks.c    task folders as tasks to draw from: copies with neutral words, rows, order, dev
  *   prompts_bank.c     the bank itself: modules from z and A, gradients back to them, the file
  *   mrc_gradient.c     loss and gradients of a batch; pretrain_run.c the loop
@@ -15,8 +17,10 @@
 #include "engine/batch.h"
 #include "engine/model.h"
 #include "engine/mrc_gradient.h"
-#include "engine/pretrain_run.h"
+#include "engine/pretrain.h"
 #include "engine/rng.h"
+
+#include <limits.h>
 
 /* ---- the bank ---- */
 
@@ -94,5 +98,60 @@ void prompt_task_rows(struct prompt_task *task, size_t index, uint64_t seed, uin
                       size_t n, size_t *rows);
 /* Which of the task's routes an example belongs to: a hash of its texts. */
 size_t prompt_task_route(const struct prompt_task *task, const eng_example *example);
+
+/* ---- the run ---- */
+
+/* Saved with the tensors; drawn has one number a task. */
+struct prompts_state {
+    double best;
+    uint64_t best_step;
+    uint64_t at[TEXT_MAX_LANES]; /* of the text */
+    uint64_t drawn[];
+};
+
+/* Masked language modelling beside the tasks. */
+struct prompts_text {
+    struct mlm_limits limits;
+    struct textstream text;
+    struct mlm_words words;
+    struct mlm_batch batch;
+    struct mlm_learner learner;
+    float *dword; /* the word embeddings' gradient */
+};
+
+struct prompts {
+    const eng_prompts_config *config;
+    eng_compute *compute;
+    eng_model *model; /* joint: ours to write */
+    struct pretrain_run run;
+    struct train_bank train;
+    struct prompt_tasks tasks;
+    struct mrc_gradient gradient;
+    struct batch_runner runner; /* of looks at dev */
+    struct prompts_text text;   /* when config->mlm_weight > 0 */
+    struct prompts_state *state;
+    size_t first_route; /* run.tensors[first_route + row] is route `row` */
+    size_t first_head;  /* … and [first_head …) the masked head's, if there is one */
+    /* of a step: */
+    size_t *which;        /* (batch) rows of the set */
+    struct mrc_row *rows; /* (batch) */
+    int32_t *ids;         /* (batch, positions) sequences with their options reordered */
+    float *mix;           /* (rows_per_task, Lp, K) */
+    float *noise;         /* (rows_per_task, Lp, K) */
+    float *dmerged;       /* (rows_per_task, Lp, P, H) */
+    double *scores;       /* (tasks) of the last look */
+    const char **names;   /* (tasks) */
+    char checkpoint[PATH_MAX], bank[PATH_MAX], last[PATH_MAX], last_dir[PATH_MAX];
+};
+
+/* Checks the settings and makes everything but run.kind. prompts_end frees, also after a failure. */
+ENG_MUST_CHECK eng_status prompts_begin(struct prompts *p, eng_error *err);
+void prompts_end(struct prompts *p);
+
+/* Settles the paths; ENG_EINVAL when something is there already. prompts_write.c. */
+ENG_MUST_CHECK eng_status prompts_place(struct prompts *p, eng_error *err);
+/* Writes what there is (joint: the model too) as the best, or as the last. */
+ENG_MUST_CHECK eng_status prompts_write(struct prompts *p, size_t step, double mean, bool last,
+                                        eng_error *err);
 
 #endif

@@ -48,7 +48,13 @@ static const char help[] =
     "  --first A,B,C --first-steps N   only these tasks for the first N steps\n"
     "  --neutral N       copies of each task with labels, its words 甲 乙 丙 ... in another order "
     "[0]\n"
-    "  --rows-per-task N router rows of a task, its examples shared out by hash [1]\n\n"
+    "  --rows-per-task N router rows of a task, its examples shared out by hash [1]\n"
+    "  --train joint     the backbone learns too [prompts]; --out is a model directory, and "
+    "instead of\n"
+    "                    --model DIR there may be --vocab FILE and a shape, as for a backbone\n"
+    "  --lr-backbone X   [5e-4]\n"
+    "  --mlm-weight X --text FILE --mlm-tokens N   joint: masked text beside each step [0, none, "
+    "1024]\n\n"
     "backbone and prompts\n"
     "  --steps N         [10000; prompts 20000]     --warmup N   steps [500]\n"
     "  --decay X         weight decay [0.01]        --clip X     norm of the gradient, 0: none "
@@ -153,7 +159,8 @@ static int pretrain_backbone(int argc, char **argv)
 
 struct prompts_args {
     eng_prompts_config config;
-    struct pretrain_list tasks, first;
+    const char *train; /* "prompts" or "joint" */
+    struct pretrain_list tasks, first, text;
     double lr; /* of all groups that have none of their own; negative: not given */
 };
 
@@ -185,7 +192,13 @@ static size_t prompts_options(struct prompts_args *args, struct pretrain_option 
         {"first", OPTION_NAMES, 0, 0, &args->first},
         {"first-steps", OPTION_SIZE, 0, 1 << 30, &c->first_steps},
         {"neutral", OPTION_SIZE, 0, 100, &c->neutral},
-        {"rows-per-task", OPTION_SIZE, 1, 1000, &c->rows_per_task}};
+        {"rows-per-task", OPTION_SIZE, 1, 1000, &c->rows_per_task},
+        {"train", OPTION_TEXT, 0, 0, &args->train},
+        {"vocab", OPTION_TEXT, 0, 0, &c->vocab},
+        {"lr-backbone", OPTION_REAL, 0, 10, &c->lr_backbone},
+        {"mlm-weight", OPTION_REAL, 0, 100, &c->mlm_weight},
+        {"text", OPTION_LIST, 0, 0, &args->text},
+        {"mlm-tokens", OPTION_SIZE, 64, 1 << 20, &c->mlm_tokens}};
     memcpy(options, all, sizeof all);
     return sizeof all / sizeof all[0];
 }
@@ -215,6 +228,7 @@ static int parse_prompts(int argc, char **argv, struct prompts_args *args,
     args->lr = c->lr_prompt = c->lr_route = c->lr_head = -1;
     c->tau_end = -1;
     size_t n = prompts_options(args, options);
+    n += shape_options(&c->shape, options + n);
     n += pretrain_run_options(&c->schedule, show, threads, options + n);
     int code = pretrain_parse(argc, argv, options, n, help, &rest);
     if (code >= 0) {
@@ -225,7 +239,11 @@ static int parse_prompts(int argc, char **argv, struct prompts_args *args,
             return EXIT_USAGE;
         }
     }
-    if (args->tasks.n == 0 || c->to == NULL || c->model == NULL) {
+    c->joint = strcmp(args->train, "joint") == 0;
+    if (!c->joint && strcmp(args->train, "prompts") != 0) {
+        return usage_error("--train wants prompts or joint, got \"%s\"", args->train);
+    }
+    if (args->tasks.n == 0 || c->to == NULL || (c->model == NULL && c->vocab == NULL)) {
         return usage_error("pretrain prompts wants --model, --out and task folders");
     }
     settle_rates(args);
@@ -234,12 +252,14 @@ static int parse_prompts(int argc, char **argv, struct prompts_args *args,
     c->n_tasks = args->tasks.n;
     c->first = args->first.items;
     c->n_first = args->first.n;
+    c->text = args->text.items;
+    c->n_text = args->text.n;
     return -1;
 }
 
 static int pretrain_prompts(int argc, char **argv)
 {
-    struct prompts_args args = {.tasks.n = 0};
+    struct prompts_args args = {.train = "prompts"};
     struct pretrain_show show = {0};
     eng_compute *compute = NULL;
     eng_error err = {0};
@@ -249,8 +269,12 @@ static int pretrain_prompts(int argc, char **argv)
         return code;
     }
     const char *to = args.config.to, *end = strstr(to, ".bank.safetensors");
-    snprintf(show.metrics_default, sizeof show.metrics_default, "%.*s.metrics.jsonl",
-             (int)(end != NULL ? (size_t)(end - to) : strlen(to)), to);
+    if (args.config.joint) {
+        snprintf(show.metrics_default, sizeof show.metrics_default, "%s/metrics.jsonl", to);
+    } else {
+        snprintf(show.metrics_default, sizeof show.metrics_default, "%.*s.metrics.jsonl",
+                 (int)(end != NULL ? (size_t)(end - to) : strlen(to)), to);
+    }
     pretrain_show_begin(&show);
     eng_status status = eng_compute_start(threads, NULL, &compute, &err);
     if (status == ENG_OK) {
@@ -259,7 +283,7 @@ static int pretrain_prompts(int argc, char **argv)
     }
     code = pretrain_show_end(&show, status, &err);
     if (code == EXIT_DONE) {
-        printf("bank in %s\n", to);
+        printf("%s in %s\n", args.config.joint ? "model and bank" : "bank", to);
     }
     return code;
 }

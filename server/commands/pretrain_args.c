@@ -160,6 +160,9 @@ static json_t *metrics_line(const eng_pretrain_progress *progress)
     if (progress->task != NULL) {
         set(line, "task", json_string(progress->task));
     }
+    if (isfinite(progress->mlm_loss)) {
+        set(line, "mlm_loss", json_real(progress->mlm_loss));
+    }
     if (isfinite(progress->dev_perplexity)) {
         set(line, "dev_perplexity", json_real(progress->dev_perplexity));
     }
