@@ -634,6 +634,13 @@ ENG_MUST_CHECK eng_status eng_pretrain_backbone(eng_compute *compute,
 
 /* ---- pre-training a bank ---------------------------------------------------------------------------------- */
 
+/* Over the prompt positions of each module while it is trained; none of it is left in the bank. */
+typedef enum eng_prompt_encoder {
+    ENG_PROMPT_PLAIN, /* none */
+    ENG_PROMPT_LSTM,
+    ENG_PROMPT_TRANSFORMER
+} eng_prompt_encoder;
+
 typedef struct eng_prompts_config {
     eng_schedule schedule;
     const char *model;        /* a model directory: the backbone */
@@ -644,6 +651,7 @@ typedef struct eng_prompts_config {
     bool tied;      /* deep: one route across the layers */
     size_t modules, prompt_tokens, intrinsic; /* K, P, d */
     int32_t prompt_token_offset, token_type;  /* -1: as a bank that does not say */
+    eng_prompt_encoder encoder;               /* learns with lr_prompt */
     double lr_prompt, lr_route, lr_head;      /* 0: that group stays as it starts */
     double tau, tau_end; /* temperature of the relaxed Bernoulli, changed linearly over the steps */
     double dropout;

@@ -9,9 +9,10 @@
 #include <string.h>
 
 eng_status mrc_gradient_init(struct mrc_gradient *g, eng_compute *compute, const eng_model *model,
-                             size_t longest, size_t prompt_floats, unsigned want, eng_error *err)
+                             size_t longest, size_t max_tokens, size_t prompt_floats, unsigned want,
+                             eng_error *err)
 {
-    size_t tokens = batch_token_budget(model, longest), all = 0;
+    size_t tokens = max_tokens > 0 ? max_tokens : batch_token_budget(model, longest), all = 0;
     *g = (struct mrc_gradient){
         .compute = compute, .max_tokens = tokens, .prompt_floats = prompt_floats};
     if (!size_mul(prompt_floats, BATCH_MAX_SEQUENCES * sizeof(float), &all)) {

@@ -22,10 +22,11 @@ struct mrc_gradient {
 };
 
 /* For sequences of at most `longest` tokens; prompt_floats = Lp·P·H; `want` of enum encoder_want, with
- * WANT_PROMPT. A micro-batch is as large as evaluations pack them. mrc_gradient_fini frees, also after a failure. */
+ * WANT_PROMPT. max_tokens of a micro-batch; 0: as evaluations pack. mrc_gradient_fini frees, also after a failure. */
 ENG_MUST_CHECK eng_status mrc_gradient_init(struct mrc_gradient *g, eng_compute *compute,
                                             const eng_model *model, size_t longest,
-                                            size_t prompt_floats, unsigned want, eng_error *err);
+                                            size_t max_tokens, size_t prompt_floats, unsigned want,
+                                            eng_error *err);
 void mrc_gradient_fini(struct mrc_gradient *g);
 /* *loss: mean MRC loss of the rows. Its gradients are added to the rows' dmerged and to those of the
  * tape. */

@@ -18,6 +18,7 @@
 #include "engine/model.h"
 #include "engine/mrc_gradient.h"
 #include "engine/pretrain.h"
+#include "engine/prompt_encoder.h"
 #include "engine/rng.h"
 
 #include <limits.h>
@@ -30,7 +31,9 @@ struct train_bank {
     float *routes;  /* (rows, route_len) */
     float *droutes; /* (rows, route_len) */
     float *dz, *dA, *dhead;
-    float *dmodules; /* (Lp, K, P*H) dL/d bank->modules: the caller zeroes */
+    float *dmodules;                /* (Lp, K, P*H) dL/d bank->modules: the caller zeroes */
+    struct prompt_encoder *encoder; /* or NULL; then the modules come from base through it */
+    float *base, *dbase;            /* (Lp, K, P*H) z·A, with an encoder */
 };
 
 /* Random z and A, routes near 0, a random head; no rows yet. ENG_EMISMATCH when the sizes do not fit the
@@ -42,7 +45,7 @@ void train_bank_fini(struct train_bank *train);
 /* Makes `rows` routes of these names (copied). */
 ENG_MUST_CHECK eng_status train_bank_rows(struct train_bank *train, const char *const *names,
                                           size_t rows, struct rng *rng, eng_error *err);
-/* modules = z·A, after z or A changed. */
+/* modules = z·A, through the encoder if there is one; after any of them changed. */
 void train_bank_modules(struct train_bank *train);
 /* Adds what one route's prompts say:  droutes[row] += dL/dr   dmodules += mix ⊗ dmerged
  *   noise as in the forward pass, mix (Lp,K) what it gave, dmerged (Lp,P,H) */
@@ -52,7 +55,7 @@ void train_bank_route_gradient(struct train_bank *train, size_t row, const struc
 void train_bank_factor_gradient(struct train_bank *train);
 
 struct prompt_tasks;
-/* The bank as a file, with what is known about its rows; `record` is JSON. Replaces an existing file. */
+/* The bank as a file (an encoder is folded away: the modules, as they are, become its factors), with what is known about its rows; `record` is JSON. Replaces an existing file. */
 ENG_MUST_CHECK eng_status train_bank_write(const struct train_bank *train,
                                            const struct prompt_tasks *tasks, const char *record,
                                            const char *path, eng_error *err);

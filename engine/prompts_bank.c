@@ -126,6 +126,20 @@ static eng_status make_tensors(struct train_bank *train, struct rng *rng, eng_er
     return ENG_OK;
 }
 
+static eng_status make_encoder(struct train_bank *train, eng_prompt_encoder kind, struct rng *rng,
+                               eng_error *err)
+{
+    const eng_bank_info *info = &train->bank->info;
+    size_t modules = info->layers * info->modules, n = prompt_floats(train->bank);
+    train->base = calloc(modules, n * sizeof *train->base);
+    train->dbase = calloc(modules, n * sizeof *train->dbase);
+    if (train->base == NULL || train->dbase == NULL) {
+        return fail_nomem(err, "prompt_encoder");
+    }
+    return prompt_encoder_new(kind, modules, info->prompt_tokens, train->bank->model->params.hidden,
+                              rng, &train->encoder, err);
+}
+
 eng_status train_bank_init(struct train_bank *train, eng_compute *compute, const eng_model *model,
                            const eng_prompts_config *config, struct rng *rng, eng_error *err)
 {
@@ -140,6 +154,9 @@ eng_status train_bank_init(struct train_bank *train, eng_compute *compute, const
     }
     if (status == ENG_OK) {
         status = make_tensors(train, rng, err);
+    }
+    if (status == ENG_OK && config->encoder != ENG_PROMPT_PLAIN) {
+        status = make_encoder(train, config->encoder, rng, err);
     }
     if (status == ENG_OK) {
         train_bank_modules(train);
@@ -156,6 +173,9 @@ void train_bank_fini(struct train_bank *train)
     free(train->dA);
     free(train->dhead);
     free(train->dmodules);
+    prompt_encoder_free(train->encoder);
+    free(train->base);
+    free(train->dbase);
     *train = (struct train_bank){0};
 }
 
@@ -193,6 +213,7 @@ void train_bank_modules(struct train_bank *train)
 {
     const eng_bank *bank = train->bank;
     size_t n = prompt_floats(bank), K = bank->info.modules, d = bank->info.intrinsic;
+    float *modules = train->encoder != NULL ? train->base : bank->modules;
     compute_turn_take(train->compute, ENG_TRAINING);
     for (size_t l = 0; l < bank->info.layers; l++) {
         struct gemm_product product = {.m = K,
@@ -202,11 +223,14 @@ void train_bank_modules(struct train_bank *train)
                                        .lda = d,
                                        .b = bank->A + l * d * n,
                                        .ldb = n,
-                                       .c = bank->modules + l * K * n,
+                                       .c = modules + l * K * n,
                                        .ldc = n};
         gemm_run(train->compute, &product, 1);
     }
     compute_turn_give(train->compute);
+    if (train->encoder != NULL) {
+        prompt_encoder_forward(train->compute, train->encoder, train->base, bank->modules);
+    }
 }
 
 void train_bank_route_gradient(struct train_bank *train, size_t row, const struct bank_noise *noise,
@@ -229,9 +253,15 @@ void train_bank_factor_gradient(struct train_bank *train)
 {
     const eng_bank *bank = train->bank;
     size_t n = prompt_floats(bank), K = bank->info.modules, d = bank->info.intrinsic;
+    const float *dmodules = train->dmodules;
+    if (train->encoder != NULL) {
+        prompt_encoder_backward(train->compute, train->encoder, train->base, dmodules,
+                                train->dbase);
+        dmodules = train->dbase;
+    }
     compute_turn_take(train->compute, ENG_TRAINING);
     for (size_t l = 0; l < bank->info.layers; l++) {
-        const float *dM = train->dmodules + l * K * n;
+        const float *dM = dmodules + l * K * n;
         struct gemm_product products[] = {{.m = K,
                                            .n = d,
                                            .k = n,
@@ -342,19 +372,52 @@ static void fill_router(const struct train_bank *train)
     }
 }
 
-static eng_status write_tensors(const eng_bank *bank, const struct meta *meta, const char *path,
-                                eng_error *err)
+/* z and A such that z·A are the modules to the bit: z the first rows of the identity, A the modules and
+ * behind them what rows of A there were, for searches in the space they span. *d becomes their number.
+ * malloc'ed. */
+static eng_status fold(const eng_bank *bank, float **z, float **A, size_t *d, eng_error *err)
 {
+    size_t n = prompt_floats(bank), L = bank->info.layers, K = bank->info.modules;
+    size_t had = bank->info.intrinsic;
+    *d = had > K ? had : K;
+    *z = calloc(L * K, *d * sizeof **z);
+    *A = calloc(L * *d, n * sizeof **A);
+    if (*z == NULL || *A == NULL) {
+        return fail_nomem(err, "A");
+    }
+    for (size_t l = 0; l < L; l++) {
+        for (size_t k = 0; k < K; k++) {
+            (*z)[(l * K + k) * *d + k] = 1;
+        }
+        memcpy(*A + l * *d * n, bank->modules + l * K * n, K * n * sizeof **A);
+        if (had > K) {
+            memcpy(*A + (l * *d + K) * n, bank->A + (l * had + K) * n, (had - K) * n * sizeof **A);
+        }
+    }
+    return ENG_OK;
+}
+
+static eng_status write_tensors(const struct train_bank *train, const struct meta *meta,
+                                const char *path, eng_error *err)
+{
+    const eng_bank *bank = train->bank;
     const eng_bank_info *info = &bank->info;
     size_t n = prompt_floats(bank), L = info->layers, K = info->modules, d = info->intrinsic;
+    float *z = NULL, *A = NULL;
+    eng_status status = train->encoder != NULL ? fold(bank, &z, &A, &d, err) : ENG_OK;
     const struct safetensors_entry entries[] = {
-        {"A", DTYPE_F32, 3, {L, d, n}, bank->A},
-        {"z", DTYPE_F32, 3, {L, K, d}, bank->z},
+        {"A", DTYPE_F32, 3, {L, d, n}, A != NULL ? A : bank->A},
+        {"z", DTYPE_F32, 3, {L, K, d}, z != NULL ? z : bank->z},
         {"router", DTYPE_F32, 3, {info->rows, L, K}, bank->router},
         {"lmhead", DTYPE_F32, 2, {2, bank->model->params.hidden}, bank->head_w},
         {"qa_bias", DTYPE_F32, 1, {2}, bank->head_b}};
-    return safetensors_write(path, entries, sizeof entries / sizeof entries[0], meta->entries,
-                             meta->n, true, err);
+    if (status == ENG_OK) {
+        status = safetensors_write(path, entries, sizeof entries / sizeof entries[0], meta->entries,
+                                   meta->n, true, err);
+    }
+    free(z);
+    free(A);
+    return status;
 }
 
 eng_status train_bank_write(const struct train_bank *train, const struct prompt_tasks *tasks,
@@ -365,7 +428,7 @@ eng_status train_bank_write(const struct train_bank *train, const struct prompt_
     eng_status status = make_lists(&meta, train->bank, tasks, err);
     if (status == ENG_OK) {
         add_settings(&meta, train->bank, record);
-        status = write_tensors(train->bank, &meta, path, err);
+        status = write_tensors(train, &meta, path, err);
     }
     for (size_t i = 0; i < N_LISTS; i++) {
         free(meta.lists[i]);

@@ -136,6 +136,7 @@ static void hash_settings(struct prompts *p)
                                 c->first_steps,
                                 c->keep_order,
                                 c->joint,
+                                c->encoder,
                                 c->mlm_tokens,
                                 (uint64_t)c->prompt_token_offset,
                                 (uint64_t)c->token_type};
@@ -241,7 +242,7 @@ static eng_status make_tapes(struct prompts *p, eng_error *err)
     size_t floats = info->layers * info->prompt_tokens * p->model->params.hidden;
     unsigned want = WANT_PROMPT | WANT_HEAD | (p->config->joint ? WANT_WEIGHTS : 0);
     eng_status status =
-        mrc_gradient_init(&p->gradient, p->compute, p->model, positions, floats, want, err);
+        mrc_gradient_init(&p->gradient, p->compute, p->model, positions, 0, floats, want, err);
     return status == ENG_OK
                ? batch_runner_init(&p->runner, p->compute, ENG_TRAINING, p->model, positions, err)
                : status;
@@ -304,6 +305,9 @@ static eng_status add_bank(struct prompts *p, eng_error *err)
     for (size_t i = 0; status == ENG_OK && i < 3; i++) {
         status = run_add(&p->run, &tensors[i], err);
     }
+    if (status == ENG_OK && train->encoder != NULL) {
+        status = prompt_encoder_add(train->encoder, c->lr_prompt, &p->run, err);
+    }
     return status;
 }
 
@@ -328,7 +332,7 @@ static eng_status add_routes(struct prompts *p, eng_error *err)
 static eng_status make_run(struct prompts *p, eng_error *err)
 {
     const eng_prompts_config *c = p->config;
-    eng_status status = run_init(&p->run, 3 + p->tasks.rows + PRETRAIN_TENSORS, err);
+    eng_status status = run_init(&p->run, 16 + p->tasks.rows + PRETRAIN_TENSORS, err);
     if (status == ENG_OK) {
         status = add_bank(p, err);
     }

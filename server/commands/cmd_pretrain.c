@@ -35,6 +35,8 @@ static const char help[] =
     "  --deep            a prompt for every layer, not only the first\n"
     "  --tied            with --deep: one route across the layers\n"
     "  --modules K --prompt-tokens P --intrinsic D             sizes [8 50 300]\n"
+    "  --prompt-encoder none|lstm|transformer   over each module's positions while it is trained "
+    "[none]\n"
     "  --prompt-offset N --token-type N   ids of the prompt    [1000, or 1 in a small vocabulary; "
     "1]\n"
     "  --lr X            of modules, routes and head [1e-3]\n"
@@ -159,7 +161,8 @@ static int pretrain_backbone(int argc, char **argv)
 
 struct prompts_args {
     eng_prompts_config config;
-    const char *train; /* "prompts" or "joint" */
+    const char *train;   /* "prompts" or "joint" */
+    const char *encoder; /* "none", "lstm" or "transformer" */
     struct pretrain_list tasks, first, text;
     double lr; /* of all groups that have none of their own; negative: not given */
 };
@@ -173,6 +176,7 @@ static size_t prompts_options(struct prompts_args *args, struct pretrain_option 
         {"tasks", OPTION_LIST, 0, 0, &args->tasks},
         {"deep", OPTION_FLAG, 0, 0, &c->deep},
         {"tied", OPTION_FLAG, 0, 0, &c->tied},
+        {"prompt-encoder", OPTION_TEXT, 0, 0, &args->encoder},
         {"modules", OPTION_SIZE, 1, 256, &c->modules},
         {"prompt-tokens", OPTION_SIZE, 1, 4096, &c->prompt_tokens},
         {"intrinsic", OPTION_SIZE, 1, 8192, &c->intrinsic},
@@ -218,6 +222,18 @@ static void settle_rates(struct prompts_args *args)
     }
 }
 
+static bool parse_encoder(const char *name, eng_prompt_encoder *out)
+{
+    static const char *const names[] = {"none", "lstm", "transformer"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (eng_prompt_encoder)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static int parse_prompts(int argc, char **argv, struct prompts_args *args,
                          struct pretrain_show *show, size_t *threads)
 {
@@ -243,6 +259,10 @@ static int parse_prompts(int argc, char **argv, struct prompts_args *args,
     if (!c->joint && strcmp(args->train, "prompts") != 0) {
         return usage_error("--train wants prompts or joint, got \"%s\"", args->train);
     }
+    if (!parse_encoder(args->encoder, &c->encoder)) {
+        return usage_error("--prompt-encoder wants none, lstm or transformer, got \"%s\"",
+                           args->encoder);
+    }
     if (args->tasks.n == 0 || c->to == NULL || (c->model == NULL && c->vocab == NULL)) {
         return usage_error("pretrain prompts wants --model, --out and task folders");
     }
@@ -259,7 +279,7 @@ static int parse_prompts(int argc, char **argv, struct prompts_args *args,
 
 static int pretrain_prompts(int argc, char **argv)
 {
-    struct prompts_args args = {.train = "prompts"};
+    struct prompts_args args = {.train = "prompts", .encoder = "none"};
     struct pretrain_show show = {0};
     eng_compute *compute = NULL;
     eng_error err = {0};
