@@ -6,6 +6,7 @@ BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev lib
   libgnutls28-dev"
 RUN_PACKAGES="curl jq"
 TEST_PACKAGES="python3 python3-venv git sqlite3 chromium fonts-noto-cjk wrk"
+AGREE_PACKAGES="python3-torch" # of the stage "agree" alone
 LINT_PACKAGES="clang clang-format libclang-rt-14-dev"
 
 # install_missing PACKAGE...: asks dpkg first, so that nothing is downloaded when all is there.

@@ -632,6 +632,16 @@ ENG_MUST_CHECK eng_status eng_pretrain_backbone(eng_compute *compute,
                                                 eng_on_pretrain on_progress, void *arg,
                                                 eng_error *err);
 
+/* Logits of the masked-language head that lies in the model's directory (cls.predictions.*, BertForMaskedLM's
+ * names; the decoder is the word embeddings, as there): token type 0, no prompt, no dropout.
+ *   ids (len), len 1 … positions   logits (len, vocab) overwritten
+ * Reads the head and allocates on every call: for looking at a model. ENG_EUNSUPPORTED when the
+ * directory has no such head, naming the tensors that are missing; ENG_EFORMAT for one that does not fit the
+ * model; ENG_EINVAL for an id outside the vocabulary and for none; ENG_ELIMIT beyond the positions. */
+ENG_MUST_CHECK eng_status eng_mlm_logits(eng_compute *compute, eng_class who,
+                                         const eng_model *model, const int32_t *ids, size_t len,
+                                         float *logits, eng_error *err);
+
 /* ---- pre-training a bank ---------------------------------------------------------------------------------- */
 
 /* Over the prompt positions of each module while it is trained; none of it is left in the bank. */

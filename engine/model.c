@@ -118,8 +118,9 @@ static eng_status check_finite(const struct tensor *tensor, const float *values,
     return ENG_OK;
 }
 
-static eng_status load_param(struct weights *weights, const char *prefix, const struct param *param,
-                             const struct tensor **out, eng_error *err)
+/* The parameter's tensor, of the right shape. */
+static eng_status find_checked(const struct weights *weights, const char *prefix,
+                               const struct param *param, const struct tensor **out, eng_error *err)
 {
     const struct tensor *tensor = find_param(weights, prefix, param);
     if (tensor == NULL) {
@@ -135,8 +136,33 @@ static eng_status load_param(struct weights *weights, const char *prefix, const 
                     tensor->name, found, wanted);
     }
     *out = tensor;
-    eng_status status = weights_f32(weights, tensor, param->place, err);
-    return status == ENG_OK ? check_finite(tensor, *param->place, err) : status;
+    return ENG_OK;
+}
+
+static eng_status load_param(struct weights *weights, const char *prefix, const struct param *param,
+                             const struct tensor **out, eng_error *err)
+{
+    eng_status status = find_checked(weights, prefix, param, out, err);
+    if (status == ENG_OK) {
+        status = weights_f32(weights, *out, param->place, err);
+    }
+    return status == ENG_OK ? check_finite(*out, *param->place, err) : status;
+}
+
+bool model_has_param(const eng_model *model, const struct param *param)
+{
+    return model->weights != NULL && find_param(model->weights, "", param) != NULL;
+}
+
+eng_status model_read_param(const eng_model *model, const struct param *param, float *out,
+                            eng_error *err)
+{
+    const struct tensor *tensor = NULL;
+    eng_status status = find_checked(model->weights, "", param, &tensor, err);
+    if (status == ENG_OK) {
+        status = tensor_read_f32(tensor, out, err);
+    }
+    return status == ENG_OK ? check_finite(tensor, out, err) : status;
 }
 
 static eng_status load_params(struct eng_model *model, const char *prefix, eng_error *err)

@@ -77,6 +77,14 @@ void model_describe(struct eng_model *model);
 /* model.c: eng_model_open for training: nothing packed, every matrix where the table says. */
 ENG_MUST_CHECK eng_status model_open_bare(const char *dir, eng_model **out, eng_error *err);
 
+/* model.c: a tensor of the model's files beside the backbone, by its whole name or, of a LayerNorm, the
+ * old one. Reading copies its values (param->count) to `out`: ENG_EFORMAT for another shape and for what
+ * is not finite. Any thread. */
+struct param;
+bool model_has_param(const eng_model *model, const struct param *param);
+ENG_MUST_CHECK eng_status model_read_param(const eng_model *model, const struct param *param,
+                                           float *out, eng_error *err);
+
 /* random.c: eng_model_random for training: every parameter in `block`, in table order, nothing packed. */
 ENG_MUST_CHECK eng_status model_random_bare(const eng_model_info *shape, uint64_t seed,
                                             eng_model **out, eng_error *err);

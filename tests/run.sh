@@ -2,9 +2,9 @@
 # run.sh: the test command of the README, and of CI.
 #
 #   tests/run.sh            installs what tests need, builds, runs every test and the lints
-#   tests/run.sh all        the same, then clang, sanitizer builds and short fuzzing (what CI runs)
+#   tests/run.sh all        the same, then transformers, clang, sanitizers and short fuzzing (what CI runs)
 #   tests/run.sh STAGE...   only these: install build unit http browser contract clients crash load lint
-#                           clang asan tsan fuzz
+#                           agree clang asan tsan fuzz
 #
 # Every stage adds to one total, printed last: "N passed, N failed, N skipped". A stage that runs
 # fewer tests than tests/counts.txt records fails: a test that vanishes is a failure.
@@ -16,7 +16,7 @@ cd "$top" || exit 1
 default_stages="install build unit http browser contract clients crash load lint"
 case "${1:-}" in
 "") stages=$default_stages ;;
-all) stages="$default_stages clang asan tsan fuzz" ;;
+all) stages="$default_stages agree clang asan tsan fuzz" ;;
 *) stages="$*" ;;
 esac
 
@@ -81,12 +81,14 @@ pytest_result() {
     add "$1" "$(sum "$logs/lines" passed)" "$failed" "$(sum "$logs/lines" skipped)"
 }
 
-# own_packages FOLDER STAGE: a virtual environment, build/venv-STAGE, of what FOLDER pins.
+# own_packages FOLDER STAGE [PYTHON [OPTION...]]: a virtual environment, build/venv-STAGE, of what
+# FOLDER pins.
 own_packages() {
-    local venv=build/venv-$2
-    cmp -s "$1/requirements.txt" "$venv/installed.txt" && return 0
-    python3 -m venv "$venv" && "$venv/bin/pip" install -q -r "$1/requirements.txt" &&
-        cp "$1/requirements.txt" "$venv/installed.txt"
+    local pins=$1/requirements.txt venv=build/venv-$2 python=${3:-python3}
+    shift $(($# < 3 ? $# : 3))
+    cmp -s "$pins" "$venv/installed.txt" && return 0
+    "$python" -m venv "$@" "$venv" && "$venv/bin/pip" install -q -r "$pins" &&
+        cp "$pins" "$venv/installed.txt"
 }
 
 # python_tests STAGE FOLDER BINARY: pytest in a virtual environment.
@@ -137,6 +139,17 @@ stage_contract() {
     MP2_BIN=$top/build/mp2 build/venv-contract/bin/pytest -q -p no:cacheprovider tests/contract \
         >"$logs/py" 2>&1
     pytest_result contract $?
+}
+
+# A model directory of ours in transformers, on Debian's PyTorch: tokens and logits are the same.
+stage_agree() {
+    # shellcheck disable=SC2086
+    { install_missing $AGREE_PACKAGES &&
+        own_packages tests/agree agree /usr/bin/python3 --system-site-packages; } ||
+        { add agree 0 1 0; return; }
+    MP2_BIN=$top/build/mp2 build/venv-agree/bin/python -m pytest -q -p no:cacheprovider tests/agree \
+        >"$logs/py" 2>&1
+    pytest_result agree $?
 }
 
 # Mixed traffic for two minutes, floods, rates (MP2_LOAD_SECONDS; tests/load/load.py runs half an hour).

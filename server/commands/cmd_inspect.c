@@ -1,6 +1,7 @@
 /* cmd_inspect.c: mp2 inspect: what a model is, how a text is cut, what the network answers. */
 #include "engine/engine.h"
 #include "server/commands/commands.h"
+#include "server/commands/inspect.h"
 
 #include <dirent.h>
 #include <getopt.h>
@@ -15,11 +16,15 @@ static const char help[] =
     "       mp2 inspect tokens [--model DIR] --text TEXT [--json]\n"
     "       mp2 inspect logits [--model DIR] --bank FILE [--row N] [--tied] [--prompt-tokens P]\n"
     "                          --ids 101,1,2,... [--json]\n"
+    "       mp2 inspect mlm    [--model DIR] --ids 101,1,2,... [--top N] [--json]\n"
     "\n"
     "model   sizes, fingerprint and banks of a model directory; with --tensors what is in its "
     "files\n"
     "tokens  WordPiece of a text: id, token, and the code points it came from\n"
     "logits  start and end logits of one sequence of token ids; needs no vocabulary\n"
+    "mlm     what the masked-language head puts at each position, if the model has one (mp2 "
+    "pretrain\n"
+    "        backbone writes it); --json without --top: all logits\n"
     "\n"
     "  --model DIR          default: the embedded model\n"
     "  --bank FILE          .safetensors, or the authors' .th\n"
@@ -28,20 +33,16 @@ static const char help[] =
     "  --tied               one route for all layers of a deep bank (the mean of the row's "
     "layers)\n"
     "  --prompt-tokens P    what the ids were made for; checked against the bank\n"
+    "  --top N              tokens of a position, best first; default 5\n"
     "  --json               one JSON object on standard output\n";
 
-struct inspect_args {
-    const char *model, *bank, *text, *ids, *row, *prompt_tokens;
-    bool json, tensors, tied;
-};
-
-static int report(eng_status status, const eng_error *err)
+int inspect_report(eng_status status, const eng_error *err)
 {
     fprintf(stderr, "mp2 inspect: %s\n", err->text);
     return status == ENG_ENOTFOUND ? EXIT_NO_INPUT : EXIT_FAILED;
 }
 
-static int print_json(json_t *root)
+int inspect_print(json_t *root)
 {
     if (root == NULL || json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0) {
         fputs("mp2 inspect: out of memory\n", stderr);
@@ -51,6 +52,28 @@ static int print_json(json_t *root)
     putchar('\n');
     json_decref(root);
     return EXIT_DONE;
+}
+
+int inspect_ids(const eng_model *model, const char *text, int32_t **ids, size_t *len)
+{
+    size_t max = eng_model_get_info(model)->positions;
+    uint64_t *list = calloc(max, sizeof *list);
+    int code = EXIT_DONE;
+    *ids = calloc(max, sizeof **ids);
+    if (list == NULL || *ids == NULL) {
+        fputs("mp2 inspect: out of memory\n", stderr);
+        code = EXIT_FAILED;
+    } else if (!arg_u64_list("--ids", text, list, max, len)) {
+        code = EXIT_USAGE;
+    }
+    for (size_t i = 0; code == EXIT_DONE && i < *len; i++) {
+        if (list[i] > INT32_MAX) {
+            code = usage_error("--ids wants token ids, got %llu", (unsigned long long)list[i]);
+        }
+        (*ids)[i] = (int32_t)list[i];
+    }
+    free(list);
+    return code;
 }
 
 /* ---- model ------------------------------------------------------------------------------------ */
@@ -170,11 +193,11 @@ static int inspect_model(const eng_model *model, const char *dir, const struct i
         json_object_set_new(root, "tensors", tensors);
         if (status != ENG_OK) {
             json_decref(root);
-            return report(status, &err);
+            return inspect_report(status, &err);
         }
     }
     if (args->json) {
-        return print_json(root);
+        return inspect_print(root);
     }
     print_plain(root, "");
     json_decref(root);
@@ -194,7 +217,7 @@ static int inspect_tokens(const eng_model *model, const struct inspect_args *arg
     const eng_text text = {args->text, strlen(args->text)};
     eng_status status = eng_tokenize(model, text, &tokens, &n, &err);
     if (status != ENG_OK) {
-        return report(status, &err);
+        return inspect_report(status, &err);
     }
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
@@ -211,7 +234,7 @@ static int inspect_tokens(const eng_model *model, const struct inspect_args *arg
     }
     free(tokens);
     if (args->json) {
-        return print_json(json_pack("{s:o}", "tokens", list));
+        return inspect_print(json_pack("{s:o}", "tokens", list));
     }
     json_decref(list);
     return EXIT_DONE;
@@ -245,25 +268,13 @@ static void logits_fini(struct logits *run)
 static int parse_ids(const eng_model *model, const struct inspect_args *args, struct logits *run)
 {
     size_t max = eng_model_get_info(model)->positions;
-    uint64_t *list = calloc(max, sizeof *list);
-    run->ids = calloc(max, sizeof *run->ids);
     run->start = calloc(max, sizeof *run->start);
     run->end = calloc(max, sizeof *run->end);
-    int code = EXIT_DONE;
-    if (list == NULL || run->ids == NULL || run->start == NULL || run->end == NULL) {
+    if (run->start == NULL || run->end == NULL) {
         fputs("mp2 inspect: out of memory\n", stderr);
-        code = EXIT_FAILED;
-    } else if (!arg_u64_list("--ids", args->ids, list, max, &run->len)) {
-        code = EXIT_USAGE;
+        return EXIT_FAILED;
     }
-    for (size_t i = 0; code == EXIT_DONE && i < run->len; i++) {
-        if (list[i] > INT32_MAX) {
-            code = usage_error("--ids wants token ids, got %llu", (unsigned long long)list[i]);
-        }
-        run->ids[i] = (int32_t)list[i];
-    }
-    free(list);
-    return code;
+    return inspect_ids(model, args->ids, &run->ids, &run->len);
 }
 
 /* The mix of --row, or none. */
@@ -347,11 +358,11 @@ static int inspect_logits(const eng_model *model, const struct inspect_args *arg
     int code = parse_ids(model, args, &run);
     if (code == EXIT_DONE) {
         eng_status status = eng_bank_open(model, args->bank, args->tied, &run.bank, &err);
-        code = status == ENG_OK ? choose_route(args, &run) : report(status, &err);
+        code = status == ENG_OK ? choose_route(args, &run) : inspect_report(status, &err);
     }
     if (code == EXIT_DONE) {
         eng_status status = forward(model, &run, &err);
-        code = status == ENG_OK ? EXIT_DONE : report(status, &err);
+        code = status == ENG_OK ? EXIT_DONE : inspect_report(status, &err);
     }
     if (code == EXIT_DONE) {
         print_logits(&run, args->json);
@@ -369,6 +380,7 @@ static bool parse(int argc, char **argv, struct inspect_args *args, bool *wants_
                                             {"text", required_argument, NULL, 't'},
                                             {"ids", required_argument, NULL, 'i'},
                                             {"row", required_argument, NULL, 'r'},
+                                            {"top", required_argument, NULL, 'n'},
                                             {"prompt-tokens", required_argument, NULL, 'p'},
                                             {"json", no_argument, NULL, 'j'},
                                             {"tensors", no_argument, NULL, 'T'},
@@ -388,6 +400,9 @@ static bool parse(int argc, char **argv, struct inspect_args *args, bool *wants_
             break;
         case 'i':
             args->ids = optarg;
+            break;
+        case 'n':
+            args->top = optarg;
             break;
         case 'r':
             args->row = optarg;
@@ -426,7 +441,10 @@ static int run_on(const char *what, const eng_model *model, const char *dir,
     if (strcmp(what, "logits") == 0) {
         return inspect_logits(model, args);
     }
-    return usage_error("inspect wants model, tokens or logits, got \"%s\"", what);
+    if (strcmp(what, "mlm") == 0) {
+        return inspect_mlm(model, args);
+    }
+    return usage_error("inspect wants model, tokens, logits or mlm, got \"%s\"", what);
 }
 
 int cmd_inspect(int argc, char **argv)
@@ -441,7 +459,7 @@ int cmd_inspect(int argc, char **argv)
         return EXIT_DONE;
     }
     if (argc - optind != 1) {
-        return usage_error("inspect wants one of: model, tokens, logits");
+        return usage_error("inspect wants one of: model, tokens, logits, mlm");
     }
     const char *dir = default_model_dir(args.model);
     if (dir == NULL) {
@@ -451,7 +469,7 @@ int cmd_inspect(int argc, char **argv)
     eng_error err = {0};
     eng_status status = eng_model_open(dir, &model, &err);
     if (status != ENG_OK) {
-        return report(status, &err);
+        return inspect_report(status, &err);
     }
     int code = run_on(argv[optind], model, dir, &args);
     eng_model_free(model);

@@ -182,6 +182,10 @@ static void wrong_calls_say_so(void)
     CHECK_INT(LOGITS("--ids", "1", "--row", "3"), EXIT_USAGE);
     CHECK_INT(LOGITS("--ids", "1", "--prompt-tokens", "6"), EXIT_USAGE);
     CHECK_INT(LOGITS("--ids", "160"), EXIT_FAILED); /* behind the vocabulary */
+    CHECK_INT(CODE("mlm", "--model", GOLDEN), EXIT_USAGE);
+    CHECK_INT(CODE("mlm", "--model", GOLDEN, "--ids", "x"), EXIT_USAGE);
+    CHECK_INT(CODE("mlm", "--model", GOLDEN, "--ids", "1", "--top", "161"), EXIT_USAGE);
+    CHECK_INT(CODE("mlm", "--model", GOLDEN, "--ids", "1", "--json"), EXIT_FAILED); /* no head */
 }
 
 /* ---- models and tokens ------------------------------------------------------------------------ */

@@ -1,10 +1,12 @@
 /* test_mlm.c: the masked language modelling head against tests/golden (float64 PyTorch), with both
- * matrix-product back ends, and its gradients against finite differences of the whole forward. */
+ * matrix-product back ends, its gradients against finite differences of the whole forward, and the head of a
+ * model directory. */
 #include "engine/encoder_tape.h"
 #include "engine/gemm.h"
 #include "engine/mlm.h"
 #include "engine/params.h"
 #include "engine/rng.h"
+#include "engine/safetensors.h"
 #include "tests/unit/golden.h"
 
 #define TOLERANCE 2e-5
@@ -258,11 +260,154 @@ static void refusals(void)
     close_run(&r);
 }
 
+/* ---- eng_mlm_logits ---- */
+
+static char dir[] = "/tmp/mp2-test-XXXXXX", config_file[64], weights_file[64];
+
+/* The golden directory with the head's tensors [first, MLM_PARAMS) beside the backbone, in `dir`;
+ * `narrow`: the head's bias one value too short. */
+static bool write_directory(struct run *r, size_t first, bool narrow)
+{
+    struct weights *golden = NULL;
+    struct safetensors_entry entries[128] = {0};
+    size_t n = 0;
+    bool ok = weights_open_dir(GOLDEN_DIR, &golden, NULL) == ENG_OK && weights_count(golden) <= 100;
+    for (size_t i = 0; ok && i < weights_count(golden) + MLM_PARAMS - first; i++, n++) {
+        const struct tensor *tensor;
+        struct weights *of = golden;
+        if (i < weights_count(golden)) {
+            tensor = weights_at(golden, i);
+        } else {
+            struct param param;
+            mlm_params_at(&r->g.model->params, &r->head, first + i - weights_count(golden), &param);
+            of = r->g.expected;
+            tensor = weights_find(of, param.name);
+        }
+        const float *values = NULL;
+        ok = tensor != NULL && weights_f32(of, tensor, &values, NULL) == ENG_OK;
+        if (ok) {
+            entries[n] = (struct safetensors_entry){.name = tensor->name,
+                                                    .dtype = DTYPE_F32,
+                                                    .dims = tensor->dims,
+                                                    .shape = {tensor->shape[0], tensor->shape[1]},
+                                                    .values = values};
+        }
+    }
+    if (ok && narrow) {
+        entries[n - 1].shape[0]--;
+    }
+    ok = ok && safetensors_write(weights_file, entries, n, NULL, 0, true, NULL) == ENG_OK;
+    weights_free(golden);
+    return ok;
+}
+
+/* Opens `dir` as it is now and asks for the logits of golden sequence s. */
+static eng_status ask(struct run *r, size_t s, float *logits, eng_error *err)
+{
+    eng_model *model = NULL;
+    eng_status status = eng_model_open(dir, &model, err);
+    if (status == ENG_OK) {
+        status =
+            eng_mlm_logits(r->compute, ENG_SERVING, model, r->g.ids[s], r->g.lens[s], logits, err);
+    }
+    eng_model_free(model);
+    return status;
+}
+
+static void check_sequence(struct run *r, size_t s, const float *logits)
+{
+    size_t V = r->g.model->params.vocab, before = 0;
+    float rows[TARGETS * 256];
+    char name[32];
+    REQUIRE(V <= 256);
+    for (size_t i = 0; i < s; i++) {
+        before += r->g.lens[i];
+    }
+    for (size_t i = 0; i < TARGETS; i++) {
+        memcpy(rows + i * V, logits + (r->rows[s * TARGETS + i] - before) * V, V * sizeof *rows);
+    }
+    snprintf(name, sizeof name, "mlm.logits.%zu", s);
+    golden_check(&r->g, name, rows, TARGETS * V, TOLERANCE);
+}
+
+static void logits_of_a_directory(void)
+{
+    struct run r;
+    eng_error err = {0};
+    if (!open_run(&r, NULL)) {
+        return;
+    }
+    size_t V = r.g.model->params.vocab;
+    float *logits = malloc(GOLDEN_MAX_LEN * V * sizeof *logits);
+    REQUIRE(logits != NULL && write_directory(&r, 0, false));
+    for (size_t s = 0; s < GOLDEN_SEQUENCES; s++) {
+        CHECK(ask(&r, s, logits, &err) == ENG_OK);
+        check_sequence(&r, s, logits);
+    }
+    free(logits);
+    close_run(&r);
+}
+
+static void no_head_or_a_wrong_one(void)
+{
+    struct run r;
+    eng_error err = {0};
+    if (!open_run(&r, NULL)) {
+        return;
+    }
+    float *logits = calloc(GOLDEN_MAX_LEN * r.g.model->params.vocab, sizeof *logits);
+    REQUIRE(logits != NULL);
+#define ASK(ids, len) eng_mlm_logits(r.compute, ENG_SERVING, r.g.model, ids, len, logits, &err)
+    CHECK(ASK(r.g.ids[0], 2) == ENG_EUNSUPPORTED); /* all five are named */
+    CHECK(strstr(err.text, "transform.dense.weight,") != NULL);
+    CHECK(strstr(err.text, ", cls.predictions.bias") != NULL);
+    CHECK(ASK(r.g.ids[0], 0) == ENG_EINVAL);
+    CHECK(ASK(r.g.ids[0], GOLDEN_MAX_LEN + 1) == ENG_ELIMIT);
+    CHECK(write_directory(&r, 1, false) && ask(&r, 0, logits, &err) == ENG_EUNSUPPORTED);
+    CHECK(strstr(err.text, "transform.dense.weight") != NULL);
+    CHECK(strstr(err.text, "bias") == NULL);
+    CHECK(write_directory(&r, 0, true) && ask(&r, 0, logits, &err) == ENG_EFORMAT);
+    CHECK_STR(err.field, "cls.predictions.bias");
+    r.g.ids[0][1] = (int32_t)r.g.model->params.vocab;
+    CHECK(write_directory(&r, 0, false) && ask(&r, 0, logits, &err) == ENG_EINVAL);
+    eng_model *random = NULL;
+    REQUIRE(eng_model_random(&r.g.model->info, 1, &random, &err) == ENG_OK);
+    CHECK(eng_mlm_logits(r.compute, ENG_SERVING, random, r.g.ids[0], 1, logits, &err) ==
+          ENG_EUNSUPPORTED);
+    eng_model_free(random);
+    free(logits);
+    close_run(&r);
+}
+
+/* `dir` with the golden config.json. */
+static bool make_directory(void)
+{
+    if (mkdtemp(dir) == NULL) {
+        return false;
+    }
+    snprintf(config_file, sizeof config_file, "%s/config.json", dir);
+    snprintf(weights_file, sizeof weights_file, "%s/model.safetensors", dir);
+    return symlink(GOLDEN_DIR "/config.json", config_file) == 0;
+}
+
+static void remove_directory(void)
+{
+    unlink(config_file);
+    unlink(weights_file);
+    rmdir(dir);
+}
+
 int main(void)
 {
     TESTS_BEGIN;
+    if (!make_directory()) {
+        return 1;
+    }
     RUN(golden_with_every_kernel);
     RUN(finite_differences);
     RUN(refusals);
+    RUN(logits_of_a_directory);
+    RUN(no_head_or_a_wrong_one);
+    remove_directory();
     TESTS_END;
 }
