@@ -178,23 +178,24 @@ stage_clang() {
     fi
 }
 
-# sanitizer STAGE SANITIZERS: unit and HTTP tests once more under the sanitizers.
+# sanitizer STAGE SANITIZERS LABELS: unit and HTTP tests once more under the sanitizers, but for the unit
+# tests of these labels (tests/CMakeLists.txt says why).
 sanitizer() {
     build_tree "build-$1" "-DMP2_SANITIZE=$2" -DCMAKE_BUILD_TYPE=RelWithDebInfo ||
         { add "$1" 0 1 0; return; }
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
     export TSAN_OPTIONS="halt_on_error=1 suppressions=$top/tests/lint/tsan.supp"
-    MP2_SLOW_BUILD=1 unit_tests "$1" "build-$1" -LE crash
+    MP2_SLOW_BUILD=1 unit_tests "$1" "build-$1" -LE "$3"
     MP2_SLOW_BUILD=1 python_tests "$1-http" tests/http "build-$1/mp2"
     unset ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
 }
 
 stage_asan() {
-    sanitizer asan address,undefined
+    sanitizer asan address,undefined crash
 }
 
 stage_tsan() {
-    sanitizer tsan thread
+    sanitizer tsan thread "crash|maths"
 }
 
 # Every fuzz target for a short while, from the kept corpus (tests/fuzz/corpus/NAME).
