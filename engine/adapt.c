@@ -444,9 +444,8 @@ eng_status eng_adapt(eng_compute *compute, const eng_model *model, const eng_ban
     if (status != ENG_OK) {
         return status;
     }
-    bool learns = method_find(filled.method)->n_stages > 0;
-    return filled.folds > 0 && n_dev == 0 && learns ? adapt_folds(&call, &filled, result, err)
-                                                    : adapt_once(&call, &filled, NULL, result, err);
+    return filled.folds > 0 && n_dev == 0 ? adapt_folds(&call, &filled, result, err)
+                                          : adapt_once(&call, &filled, NULL, result, err);
 }
 
 void eng_adapt_result_fini(eng_adapt_result *result)

@@ -447,7 +447,8 @@ eng_status eng_bank_open(const eng_model *model, const char *path, bool tied, en
         goto out;
     }
     bank->model = model;
-    bank->info.tied = tied;
+    const char *scope = weights_metadata(weights, "route_scope");
+    bank->info.tied = tied || (scope != NULL && strcmp(scope, "tied") == 0);
     set_name(bank, path);
     status = open_into(bank, weights, err);
     if (status != ENG_OK) {

@@ -123,7 +123,8 @@ typedef struct eng_bank_info {
 } eng_bank_info;
 
 /* Opens a bank file (.safetensors, or the authors' .th) for `model`. A wrong hidden width or layer
- * count is ENG_EMISMATCH. `tied` asks for one route across the layers of a deep bank. */
+ * count is ENG_EMISMATCH. `tied` asks for one route across the layers of a deep bank; a bank that was
+ * trained so (its metadata: route_scope "tied") has one either way. */
 ENG_MUST_CHECK eng_status eng_bank_open(const eng_model *model, const char *path, bool tied,
                                         eng_bank **out, eng_error *err);
 /* The first bank of a model directory: `*.bank.safetensors` in order of name, else

@@ -259,6 +259,9 @@ static eng_status make_room(struct folds *f, eng_error *err)
             return status;
         }
         f->total += f->steps[i];
+        if (f->steps[i] > 0 && f->steps[i] < f->config.eval_every) {
+            f->config.eval_every = f->steps[i]; /* else a short stage would never be looked at */
+        }
     }
     f->looks = f->total / f->config.eval_every + 1;
     f->curve = calloc(f->looks, sizeof *f->curve);
@@ -311,5 +314,7 @@ size_t eng_folds(const eng_dataset *set)
     if (rarest >= enough || rarest < 2) {
         return 0;
     }
-    return rarest < ENG_USUAL_FOLDS ? rarest : ENG_USUAL_FOLDS;
+    size_t most = info->rows / 2 < ENG_USUAL_FOLDS ? info->rows / 2 : ENG_USUAL_FOLDS;
+    size_t folds = rarest < most ? rarest : most;
+    return folds < 2 ? 0 : folds;
 }

@@ -5,6 +5,9 @@
  *     retrieval         every training row under every router row
  *     an evaluation     every training row
  *
+ * Cross-validation runs all of it once a fold on the rows outside it, looks at those inside, and once
+ * more on all rows, which looks at them.
+ *
  * Lengths come from a sample of the rows, encoded as they will be. The rate is the one measured when
  * the server started until jobs have run; then it is theirs, the newest counting most.
  */
@@ -101,18 +104,22 @@ bool job_estimate(const struct server *server, const struct job_plan *plan,
         eng_adapt_count_steps(server->bank, config, &count, err) != ENG_OK) {
         return false;
     }
-    double train = (double)rows->n_train, dev = (double)rows->n_dev;
-    double batch = (double)config->batch < train ? (double)config->batch : train;
-    double steps = (double)(count.steps + count.evaluations);
-    descents = (double)count.steps * batch * len;
-    forwards = (double)count.evaluations * train * len;
-    forwards += (1 + steps / (double)config->eval_every) * dev * len;
-    if (config->init == ENG_INIT_RETRIEVE && count.retrieves) {
-        forwards += (double)bank->rows * train * len;
+    size_t steps = count.steps + count.evaluations, runs = rows->folds + 1;
+    for (size_t run = 0; run < runs; run++) {
+        bool fold = run < rows->folds;
+        double all = (double)rows->n_train, part = all / (double)(fold ? rows->folds : 1);
+        double train = fold ? all - part : all, dev = fold ? part : (double)rows->n_dev;
+        double batch = (double)config->batch < train ? (double)config->batch : train;
+        descents += (double)count.steps * batch * len;
+        forwards += (double)count.evaluations * train * len;
+        forwards += (1 + (double)steps / (double)config->eval_every) * dev * len;
+        if (count.retrieves) {
+            forwards += (double)bank->rows * train * len;
+        }
     }
     *out = (struct job_estimate){.train_rows = rows->n_train,
                                  .validation_rows = rows->n_dev,
-                                 .steps = count.steps + count.evaluations,
+                                 .steps = steps * runs,
                                  .tokens = (uint64_t)(descents + forwards),
                                  .work = BACKWARD * descents + forwards};
     out->seconds = out->work * seconds_per_token(jobs_pace(server->jobs));

@@ -1,5 +1,8 @@
 /* jobreport.c: the validation rows once more, under what was learnt.
  *
+ * After cross-validation no row is left that has not trained: the report is of the training rows
+ * then, and says so ("errors_from").
+ *
  * One pass in packed batches says which option each row got and counts the confusion. Rows that are
  * wrong are run again, alone, for the probability of what was predicted: there are at most fifty. Spans
  * are not kept by that pass, so extractive rows run alone until fifty wrong ones are found. Texts are
@@ -300,7 +303,9 @@ bool job_report_add(const struct job_report *report, json_t *out, eng_error *err
     }
     if (status == ENG_OK &&
         !(json_put(out, "confusion", confusion != NULL ? confusion : json_null()) &&
-          json_put(out, "errors", json_incref(look.errors)))) {
+          json_put(out, "errors", json_incref(look.errors)) &&
+          json_put(out, "errors_from",
+                   json_string(report->rows->folds > 0 ? "training_rows" : "validation_rows")))) {
         status = no_memory(err);
     }
     json_decref(look.errors);

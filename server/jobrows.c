@@ -52,7 +52,7 @@ static bool all_rows(const eng_dataset *set, size_t **rows, size_t *n)
     return *rows != NULL;
 }
 
-static bool split(struct job_rows *rows, const struct job_plan *plan)
+static bool split(struct job_rows *rows, struct job_plan *plan)
 {
     size_t n = eng_dataset_get_info(rows->train_set)->rows;
     if (rows->dev_set != NULL) {
@@ -62,6 +62,14 @@ static bool split(struct job_rows *rows, const struct job_plan *plan)
                fails(rows, "out_of_memory", NULL, "out of memory");
     }
     rows->dev_set = rows->train_set;
+    rows->folds = plan->k_shot > 0 ? 0 : eng_folds(rows->train_set);
+    plan->config.folds = rows->folds;
+    if (rows->folds > 0) {
+        rows->dev_source = "cross_validation";
+        return (all_rows(rows->train_set, &rows->train, &rows->n_train) &&
+                all_rows(rows->train_set, &rows->dev, &rows->n_dev)) ||
+               fails(rows, "out_of_memory", NULL, "out of memory");
+    }
     rows->train = calloc(n + 1, sizeof *rows->train);
     rows->dev = calloc(n + 1, sizeof *rows->dev);
     if (rows->train == NULL || rows->dev == NULL) {

@@ -10,14 +10,15 @@
 struct job_rows {
     eng_dataset *train_set, *dev_set; /* dev_set may be train_set */
     size_t *train, *dev, n_train, n_dev;
-    const char *dev_source; /* "validation_file", "k_shot" or "stratified_half" */
+    size_t folds; /* > 0: cross-validation; every row trains and, left out once, is a dev row */
+    const char *dev_source; /* "validation_file", "k_shot", "cross_validation", "stratified_half" */
 
     /* why job_rows_read failed */
     const char *code, *param;
     char text[512];
 };
 
-/* Reads, parses and splits; sets plan->config.steps when the plan counts epochs. File contents live in
+/* Reads, parses and splits; sets plan->config.folds, and its steps when the plan counts epochs. File contents live in
  * `mem` for the call only (it is reset). False: code, param and text say why. job_rows_fini frees, also
  * after a failure. */
 bool job_rows_read(struct job_rows *rows, struct job_plan *plan, store *reader, int64_t tenant,

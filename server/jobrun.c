@@ -126,8 +126,14 @@ static void tell_rows(struct running *r)
 {
     const eng_dataset_info *info = eng_dataset_get_info(r->rows.train_set);
     char message[256];
-    snprintf(message, sizeof message, "%zu rows train, %zu choose the step (%s)", r->rows.n_train,
-             r->rows.n_dev, r->rows.dev_source);
+    if (r->rows.folds > 0) {
+        snprintf(message, sizeof message,
+                 "%zu rows train; cross-validation with %zu folds chooses the step",
+                 r->rows.n_train, r->rows.folds);
+    } else {
+        snprintf(message, sizeof message, "%zu rows train, %zu choose the step (%s)",
+                 r->rows.n_train, r->rows.n_dev, r->rows.dev_source);
+    }
     send_report(r, "info", "message", message, NULL);
     if (info->bad_rows > 0) {
         snprintf(message, sizeof message, "%zu rows of the training file are not used",
@@ -331,7 +337,8 @@ static eng_status adapt(struct running *r, eng_error *err)
     config->resume_bytes = r->state.len;
     return eng_adapt(r->server->compute, r->server->model, r->server->bank, r->task,
                      r->rows.train_set, r->rows.train, r->rows.n_train, r->rows.dev_set,
-                     r->rows.dev, r->rows.n_dev, config, on_progress, r, &r->result, err);
+                     r->rows.dev, r->rows.folds > 0 ? 0 : r->rows.n_dev, config, on_progress, r,
+                     &r->result, err);
 }
 
 static store_status drop_state(store *s, void *arg, store_error *err)
@@ -392,6 +399,7 @@ static json_t *result_json(const struct running *r)
               json_put(data, "train_rows", json_integer((json_int_t)r->rows.n_train)) &&
               json_put(data, "validation_rows", json_integer((json_int_t)r->rows.n_dev)) &&
               json_put(data, "validation_from", json_string(r->rows.dev_source)) &&
+              json_put(data, "folds", json_integer((json_int_t)r->rows.folds)) &&
               json_put(data, "learning_rate", number_or_null(r->plan.config.lr)) &&
               json_put(data, "batch_size", json_integer((json_int_t)r->plan.config.batch)) &&
               json_put(data, "seed", json_integer((json_int_t)r->job->seed)) &&
@@ -467,9 +475,9 @@ static enum job_end publish(struct running *r)
     if (isfinite(r->result.dev_accuracy)) {
         snprintf(
             message, sizeof message,
-            "Job succeeded: accuracy %.3f on %zu rows (before: %.3f), published into \"%.128s\"",
-            r->result.dev_accuracy, r->rows.n_dev, r->result.dev_accuracy_before,
-            r->job->task_name);
+            "Job succeeded: accuracy %.3f on %zu rows%s (before: %.3f), published into \"%.128s\"",
+            r->result.dev_accuracy, r->rows.n_dev, r->rows.folds > 0 ? " by cross-validation" : "",
+            r->result.dev_accuracy_before, r->job->task_name);
     } else {
         snprintf(message, sizeof message, "Job succeeded, published into \"%.128s\"",
                  r->job->task_name);

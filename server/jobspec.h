@@ -73,7 +73,7 @@ struct job_plan {
     eng_rows_format training_format, validation_format;
     eng_adapt_config config;
     uint64_t epochs; /* 0: config.steps or the bank's default decides */
-    size_t k_shot;   /* 0: a stratified half */
+    size_t k_shot;   /* 0: folds, or a stratified half (jobrows.c) */
 };
 
 /* False: the stored spec does not parse (a damaged row), `why` says where. */

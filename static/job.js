@@ -51,9 +51,11 @@ function resultCard(result) {
   details(t('all_numbers'), facts(rest.map(([name, value]) => [t(name), t(numberText(name, value))]))));
 }
 
-function wrongCards({ confusion, errors }) {
-  return h('div', { class: 'grid' }, confusion ? card(t('confusion'), confusionView(confusion)) : null,
-    errors ? card(t('wrong_rows'), errors.length ? errorTable(errors, t('wrong_rows')) : h('p', { class: 'good' }, t('none_wrong'))) : null);
+/* After cross-validation these are of rows that trained, and say so. */
+function wrongCards({ confusion, errors, errors_from: from }) {
+  const hint = () => (from === 'training_rows' ? h('p', { class: 'hint' }, t('of_trained_rows')) : null);
+  return h('div', { class: 'grid' }, confusion ? card(t('confusion'), hint(), confusionView(confusion)) : null,
+    errors ? card(t('wrong_rows'), hint(), errors.length ? errorTable(errors, t('wrong_rows')) : h('p', { class: 'good' }, t('none_wrong'))) : null);
 }
 
 /* Whether callers get what the job learnt, and the way there and back. */

@@ -69,9 +69,10 @@ def test_job_to_answers(server, tenant, file):
     assert done["trained_tokens"] > 0 and done["finished_at"] >= done["created_at"]
     assert done["fine_tuned_model"].startswith(f"ft:boot:{name}:walk:")
     result = done["mp2"]["result"]
-    assert result["steps"] == 3 and 0 <= result["accuracy"] <= 1
-    assert result["train_rows"] + result["validation_rows"] == 16
-    assert result["validation_from"] == "stratified_half"
+    assert result["steps"] == result["best_step"] <= 3 and 0 <= result["accuracy"] <= 1
+    assert (result["train_rows"], result["validation_rows"], result["folds"]) == (16, 16, 4)
+    assert result["validation_from"] == "cross_validation"
+    assert result["errors_from"] == "training_rows"
     for task in ("reviews", f"{name}/reviews", done["fine_tuned_model"]):
         answer = server.post("/v1/predict", {"task": task, "inputs": ["饭菜很香"]}, key=key)
         assert answer.status == 200, answer
@@ -93,7 +94,7 @@ def test_events(server, tenant, file):
     assert numbers == sorted(numbers, reverse=True) and len(set(numbers)) == len(numbers)
     assert events[-1]["message"].startswith("Created") and "succeeded" in events[0]["message"]
     metrics = [e for e in events if e["type"] == "metrics"]
-    assert metrics and metrics[0]["data"]["total_steps"] == 3
+    assert metrics and metrics[0]["data"]["total_steps"] == 3 * 5  # four folds and the last run
     assert isinstance(metrics[0]["data"]["train_loss"], float)
     second = server.get(f"{path}?limit=2&after={events[0]['id']}", key=key).json()
     assert [e["id"] for e in second["data"]] == [e["id"] for e in events[1:3]]
@@ -135,6 +136,26 @@ def test_validation_file_and_k_shot(server, tenant, file):
     job = create(server, key, file, {"k_shot": 2, **SHORT}).json()["id"]
     result = wait_for(server, key, job)["mp2"]["result"]
     assert (result["train_rows"], result["validation_rows"]) == (4, 4)
+    assert (result["validation_from"], result["folds"]) == ("k_shot", 0)
+    enough = upload(server, key, rows(times=2)).json()["id"]
+    job = create(server, key, enough, SHORT).json()["id"]
+    result = wait_for(server, key, job)["mp2"]["result"]
+    assert (result["train_rows"], result["validation_rows"], result["folds"]) == (16, 16, 0)
+    assert result["validation_from"] == "stratified_half"
+    assert result["errors_from"] == "validation_rows"
+
+
+def test_folds_without_steps(server, tenant, file):
+    """What learns nothing is measured on rows it has not seen, too."""
+    _, key = tenant
+    for method in ("average", "retrieve"):
+        job = create(server, key, file, {"task": "plain", "method": method}).json()["id"]
+        done = wait_for(server, key, job)
+        assert done["status"] == "succeeded", done
+        result = done["mp2"]["result"]
+        assert (result["validation_from"], result["folds"]) == ("cross_validation", 4)
+        assert result["steps"] == 0 and result["accuracy"] == result["accuracy_before"]
+        assert (result["accuracy"] * 16) % 1 == pytest.approx(0)
 
 
 def test_hyperparameters(server, tenant, file):
@@ -145,7 +166,8 @@ def test_hyperparameters(server, tenant, file):
         job = create(server, key, file, {"init": "average"}, **where).json()
         assert job["hyperparameters"] == hyper
         result = wait_for(server, key, job["id"])["mp2"]["result"]
-        assert result["steps"] == 4 and result["batch_size"] == 4  # 2 epochs of 8 rows
+        assert result["steps"] <= 8 and result["batch_size"] == 4  # 2 epochs of 16 rows
+        assert job["mp2"]["estimate"]["steps"] == 8 * 5  # four folds and the last run
 
 
 def test_black_box_job(server, tenant, file):

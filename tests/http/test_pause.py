@@ -200,7 +200,7 @@ def test_estimate(server, tenant, file):
     cost = answer.json()
     assert cost["object"] == "fine_tuning.job.estimate" and cost["method"] == "route"
     assert cost["type"] == "classification" and cost["labels"] == ["正面", "负面"]
-    assert (cost["train_rows"], cost["validation_rows"], cost["steps"]) == (8, 8, 40)
+    assert (cost["train_rows"], cost["validation_rows"], cost["steps"]) == (16, 16, 200)
     assert cost["tokens"] > 40 * 8 * 16 and cost["seconds"] > 0
     more = {**body, "mp2": {"budget": {"steps": 400}}}
     assert server.post("/v1/fine_tuning/jobs/estimate", more, key=key).json()["tokens"] > \

@@ -314,6 +314,49 @@ static void the_last_run_takes_what_was_chosen(void)
     eng_adapt_result_fini(&folds);
 }
 
+/* A budget below eval_every is looked at all the same; a method without steps is measured, too. */
+static void folds_of_short_runs(void)
+{
+    eng_adapt_config config = config_of("route", 0);
+    eng_adapt_result result;
+    struct seen seen = {0};
+    config.folds = 2;
+    config.steps = 3;
+    config.eval_every = 20;
+    config.lr = 0.1;
+    REQUIRE(cross_validate(&config, &seen, &result, NULL) == ENG_OK);
+    CHECK_INT(result.best_step, 3);
+    CHECK_INT(result.steps, 3);
+    CHECK(result.dev_loss < result.dev_loss_before);
+    eng_adapt_result_fini(&result);
+    config.method = "average";
+    REQUIRE(cross_validate(&config, &seen, &result, NULL) == ENG_OK);
+    CHECK_INT(result.folds, 2);
+    CHECK_INT(result.steps, 0);
+    CHECK(isfinite(result.dev_loss) && result.dev_loss == result.dev_loss_before);
+    eng_adapt_result_fini(&result);
+}
+
+static void folds_of_rows_without_labels(void)
+{
+    static const size_t cases[][2] = {{2, 0}, {4, 2}, {7, 3}, {8, 4}, {31, 4}, {32, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[32 * 96];
+        size_t len = 0;
+        eng_dataset *set = NULL;
+        for (size_t r = 0; r < cases[i][0]; r++) {
+            len += (size_t)snprintf(text + len, sizeof text - len,
+                                    "{\"question\":\"q%zu\",\"options\":[\"a\",\"b\"],"
+                                    "\"context\":\"c\",\"label\":\"a\"}\n",
+                                    r);
+        }
+        REQUIRE(eng_dataset_parse((eng_text){text, len}, ENG_ROWS_JSONL, NULL, &set, NULL, NULL,
+                                  NULL) == ENG_OK);
+        CHECK_INT(eng_folds(set), cases[i][1]);
+        eng_dataset_free(set);
+    }
+}
+
 static void the_rule_for_folds(void)
 {
     static const struct {
@@ -449,7 +492,9 @@ int main(void)
         RUN(patience_ends_a_stage);
         RUN(folds_choose_the_steps);
         RUN(the_last_run_takes_what_was_chosen);
+        RUN(folds_of_short_runs);
         RUN(the_rule_for_folds);
+        RUN(folds_of_rows_without_labels);
         RUN(the_same_seed_gives_the_same_bytes);
         RUN(a_caller_can_stop_each);
         RUN(time_is_a_budget_of_each);

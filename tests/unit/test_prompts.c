@@ -339,6 +339,37 @@ static void stopped_and_resumed(void)
     remove_dir(place.dir);
 }
 
+/* What was trained with one route for all layers is opened so, asked for or not. */
+static void a_tied_bank_opens_tied(void)
+{
+    for (int tied = 0; tied < 2; tied++) {
+        struct place place;
+        char path[96];
+        const char *list;
+        eng_error err = {0};
+        struct watch w = {0};
+        eng_model *model = NULL;
+        eng_bank *bank = NULL;
+        REQUIRE(make_place(&place));
+        eng_prompts_config config = tiny(&place, path, &list);
+        config.deep = true;
+        config.tied = tied == 1;
+        config.schedule.steps = 2;
+        CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+        REQUIRE(eng_model_open(place.model, &model, &err) == ENG_OK &&
+                eng_bank_open(model, place.to, false, &bank, &err) == ENG_OK);
+        const eng_bank_info *info = eng_bank_get_info(bank);
+        CHECK(info->tied == config.tied && info->layers > 1);
+        CHECK_INT(info->route_len, tied == 1 ? info->modules : info->layers * info->modules);
+        eng_bank_free(bank);
+        REQUIRE(eng_bank_open(model, place.to, true, &bank, &err) == ENG_OK);
+        CHECK(eng_bank_get_info(bank)->tied);
+        eng_bank_free(bank);
+        eng_model_free(model);
+        remove_dir(place.dir);
+    }
+}
+
 static void killed_and_resumed(void)
 {
     struct place place;
@@ -452,6 +483,7 @@ int main(void)
     RUN(gradients_agree_with_the_bank);
     RUN(routes_carry_the_task);
     RUN(stopped_and_resumed);
+    RUN(a_tied_bank_opens_tied);
     RUN(killed_and_resumed);
     RUN(groups_of_zero_stay);
     RUN(refusals);
