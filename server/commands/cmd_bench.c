@@ -383,7 +383,12 @@ static int measure(struct bench *b)
     }
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) == 0) {
+        double peak = (double)usage.ru_maxrss * 1024;
+        double weights = (double)eng_model_get_info(b->model)->bytes;
         figure(&b->report, "peak_memory_mib", "%.0f MiB", (double)usage.ru_maxrss / 1024);
+        figure(&b->report, "weights_bytes", "%.0f", weights);
+        figure(&b->report, "peak_bytes_beyond_weights", "%.0f",
+               peak > weights ? peak - weights : 0);
     }
     return code;
 }
