@@ -79,7 +79,8 @@ def run(server, tmp_path, values=None, options=()):
              str(tmp_path / "schemathesis.toml"), "run", server.url + "/openapi.json",
              "-H", f"Authorization: Bearer {server.admin_key}", "--seed", SEED,
              "--max-examples", EXAMPLES, "--continue-on-failure", "--no-color", *options]
-    env = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE)}
+    env = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE),
+           "MP2_CONTRACT_KEY_ID": server.get("/v1/me").json()["key"]["id"]}
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280,
                           check=False)
     summary = done.stdout[done.stdout.rfind("= SUMMARY ="):]
@@ -87,6 +88,7 @@ def run(server, tmp_path, values=None, options=()):
     assert " generated" in summary, summary
     print(summary)
     assert server.alive()
+    assert server.get("/v1/me").status == 200, "the run has lost its own key: it looked at little"
 
 
 def test_strangers(server, tmp_path):
