@@ -91,10 +91,11 @@ own_packages() {
         cp "$pins" "$venv/installed.txt"
 }
 
-# python_tests STAGE FOLDER BINARY: pytest in a virtual environment.
+# python_tests STAGE FOLDER BINARY [OPTION...]: pytest in a virtual environment.
 python_tests() {
     local stage=$1 folder=$2
     export MP2_BIN=$top/$3
+    shift 3
     if ! cmp -s tests/requirements.txt build/venv/installed.txt; then
         { python3 -m venv build/venv && build/venv/bin/pip install -q -r tests/requirements.txt &&
             cp tests/requirements.txt build/venv/installed.txt; } || { add "$stage" 0 1 0; return; }
@@ -102,7 +103,7 @@ python_tests() {
     if [ -f "$folder/requirements.txt" ]; then
         build/venv/bin/pip install -q -r "$folder/requirements.txt" || { add "$stage" 0 1 0; return; }
     fi
-    build/venv/bin/pytest -q -p no:cacheprovider --maxfail=20 "$folder" >"$logs/py" 2>&1
+    build/venv/bin/pytest -q -p no:cacheprovider --maxfail=20 "$@" "$folder" >"$logs/py" 2>&1
     pytest_result "$stage" $?
 }
 
@@ -178,24 +179,26 @@ stage_clang() {
     fi
 }
 
-# sanitizer STAGE SANITIZERS LABELS: unit and HTTP tests once more under the sanitizers, but for the unit
-# tests of these labels (tests/CMakeLists.txt says why).
+# sanitizer STAGE SANITIZERS LABELS [PYTEST_OPTIONS]: unit and HTTP tests once more under the sanitizers, but
+# for the unit tests of these labels (tests/CMakeLists.txt says why).
 sanitizer() {
     build_tree "build-$1" "-DMP2_SANITIZE=$2" -DCMAKE_BUILD_TYPE=RelWithDebInfo ||
         { add "$1" 0 1 0; return; }
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
     export TSAN_OPTIONS="halt_on_error=1 suppressions=$top/tests/lint/tsan.supp"
     MP2_SLOW_BUILD=1 unit_tests "$1" "build-$1" -LE "$3"
-    MP2_SLOW_BUILD=1 python_tests "$1-http" tests/http "build-$1/mp2"
+    MP2_SLOW_BUILD=1 python_tests "$1-http" tests/http "build-$1/mp2" $4
     unset ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
 }
 
 stage_asan() {
-    sanitizer asan address,undefined crash
+    sanitizer asan address,undefined crash ""
 }
 
+# Without the files whose jobs train for hundreds of steps: minutes each under TSan. test_jobs.py trains too.
 stage_tsan() {
-    sanitizer tsan thread "crash|maths"
+    sanitizer tsan thread "crash|maths" \
+        "--ignore=tests/http/test_pause.py --ignore=tests/http/test_prompts.py"
 }
 
 # Every fuzz target for a short while, from the kept corpus (tests/fuzz/corpus/NAME).

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from conftest import SLOW
 from test_files import upload
 
 GOOD = ["味道很好，还会再来", "服务热情，房间干净", "物流很快，包装完好", "声音清楚，价格实惠",
@@ -30,7 +31,8 @@ def job_of(server, key, job):
     return answer.json()
 
 
-def wait_for(server, key, job, statuses=("succeeded", "failed", "cancelled"), seconds=120):
+def wait_for(server, key, job, statuses=("succeeded", "failed", "cancelled"),
+             seconds=400 if SLOW else 120):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         seen = job_of(server, key, job)

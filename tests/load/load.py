@@ -7,7 +7,8 @@ Starts a server of its own on a free port and sets at it, all at once: predictio
 interface, tasks made, changed, listed and deleted, files up and down, jobs to their end or cancelled,
 scrapers, and clients that vanish in the middle of a request. Ends with a table (requests a second, p50,
 p95, p99, refusals) and fails when an answer was neither right nor a stated refusal, when something
-stayed behind, when memory grew by more than 2 % after the warm-up, or descriptors at all.
+stayed behind, when memory grew by more than 2 % after the warm-up (15 % in runs under ten minutes, in which
+caches still fill), or descriptors at all.
 """
 import argparse
 import random
@@ -23,7 +24,8 @@ from harness import Client, Server, descriptors, multipart, rss_kib
 
 WARM_UP = 0.25  # of the run: caches fill
 LEAST_WARM_UP = 30  # seconds
-MEMORY_GROWTH = 0.02
+MEMORY_GROWTH = 0.02         # of a run of ten minutes or more
+SHORT_GROWTH = 0.15          # of a shorter one: tables and caches still fill
 VANISH = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # SO_LINGER of 0 s: close is a reset
 
 SENTENCES = ["房间很干净，老板也热情，下次还来。", "电池用了一天就没电了，客服也不理人。", "味道一般。",
@@ -255,8 +257,9 @@ def measure(seconds, predictors=4):
         wrong += [f"nobody was served: {kind}" for kind, t in all_.items() if not t.ms]
         first, last, grown = run.growth(run.rss)
         print(f"memory {first / 1024:.1f} -> {last / 1024:.1f} MiB ({grown:+.2%})")
-        if grown > MEMORY_GROWTH:
-            wrong.append(f"memory grew by {grown:.2%}, at most {MEMORY_GROWTH:.0%}")
+        most = MEMORY_GROWTH if seconds >= 600 else SHORT_GROWTH
+        if grown > most:
+            wrong.append(f"memory grew by {grown:.2%}, at most {most:.0%}")
         few, many, _ = run.growth(run.files)
         print(f"descriptors {few:.0f} -> {many:.0f}")
         if many > few + 2:
