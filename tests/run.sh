@@ -195,10 +195,13 @@ stage_asan() {
     sanitizer asan address,undefined crash ""
 }
 
-# Without the files whose jobs train for hundreds of steps: minutes each under TSan. test_jobs.py trains too.
+# Without the files whose jobs train to their end: minutes a job there. ASan has them, too.
 stage_tsan() {
-    sanitizer tsan thread "crash|maths" \
-        "--ignore=tests/http/test_pause.py --ignore=tests/http/test_prompts.py"
+    local ignored="" name
+    for name in jobs pause prompts events walk; do
+        ignored="$ignored --ignore=tests/http/test_$name.py"
+    done
+    sanitizer tsan thread "crash|maths" "$ignored"
 }
 
 # Every fuzz target for a short while, from the kept corpus (tests/fuzz/corpus/NAME).
