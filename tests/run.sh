@@ -179,29 +179,26 @@ stage_clang() {
     fi
 }
 
-# sanitizer STAGE SANITIZERS LABELS [PYTEST_OPTIONS]: unit and HTTP tests once more under the sanitizers, but
-# for the unit tests of these labels (tests/CMakeLists.txt says why).
+# sanitizer STAGE SANITIZERS LABELS: the unit tests under the sanitizers, but for those of these labels
+# (tests/CMakeLists.txt says why); then the HTTP tests against a server whose innermost loops, which the unit
+# tests have just watched, run at full speed (engine/CMakeLists.txt), so that its jobs end.
 sanitizer() {
-    build_tree "build-$1" "-DMP2_SANITIZE=$2" -DCMAKE_BUILD_TYPE=RelWithDebInfo ||
-        { add "$1" 0 1 0; return; }
+    { build_tree "build-$1" "-DMP2_SANITIZE=$2" -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
+        build_tree "build-$1-http" "-DMP2_SANITIZE=$2" -DMP2_PLAIN_KERNELS=ON -DMP2_TESTS=OFF \
+            -DCMAKE_BUILD_TYPE=RelWithDebInfo; } || { add "$1" 0 1 0; return; }
     export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
     export TSAN_OPTIONS="halt_on_error=1 suppressions=$top/tests/lint/tsan.supp"
     MP2_SLOW_BUILD=1 unit_tests "$1" "build-$1" -LE "$3"
-    MP2_SLOW_BUILD=1 python_tests "$1-http" tests/http "build-$1/mp2" $4
+    MP2_SLOW_BUILD=1 python_tests "$1-http" tests/http "build-$1-http/mp2"
     unset ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
 }
 
 stage_asan() {
-    sanitizer asan address,undefined crash ""
+    sanitizer asan address,undefined crash
 }
 
-# Without the files whose jobs train to their end: minutes a job there. ASan has them, too.
 stage_tsan() {
-    local ignored="" name
-    for name in jobs pause prompts events walk; do
-        ignored="$ignored --ignore=tests/http/test_$name.py"
-    done
-    sanitizer tsan thread "crash|maths" "$ignored"
+    sanitizer tsan thread "crash|maths"
 }
 
 # Every fuzz target for a short while, from the kept corpus (tests/fuzz/corpus/NAME).

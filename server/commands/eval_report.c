@@ -248,6 +248,33 @@ static void write_tasks(FILE *file, const struct eval_results *r, size_t shot)
           file);
 }
 
+/* What was chosen by, beside what came of it: a method that gains on the rows that choose and not on the
+ * test rows has fitted chance. Runs that kept a step found nothing better than where they started. */
+static void write_choosing(FILE *file, const struct eval_results *r, size_t shot)
+{
+    const struct eval_settings *s = r->settings;
+    size_t runs = s->n_tasks * s->n_seeds;
+    fputs("\n| method | accuracy on the rows that choose | on the test rows | runs that ended where "
+          "they started |\n|---|---:|---:|---:|\n",
+          file);
+    for (size_t m = 0; m < s->n_methods; m++) {
+        double dev = 0, test = 0;
+        size_t kept = 0;
+        for (size_t t = 0; t < s->n_tasks; t++) {
+            for (size_t i = 0; i < s->n_seeds; i++) {
+                const struct eval_run *run = eval_run_at(r, t, shot, m, i);
+                dev += run->adapt.dev_accuracy / (double)runs;
+                test += run->test.accuracy / (double)runs;
+                kept += run->adapt.best_step == 0;
+            }
+        }
+        fprintf(file, "| %s |", s->methods[m]);
+        write_percent(file, dev);
+        write_percent(file, test);
+        fprintf(file, " %zu of %zu |\n", kept, runs);
+    }
+}
+
 /* Means over the tasks by shots. */
 static void write_curve(FILE *file, const struct eval_results *r)
 {
@@ -280,6 +307,7 @@ static bool write_markdown(const struct eval_results *r, FILE *file)
         }
         write_methods(file, r, k);
         write_tasks(file, r, k);
+        write_choosing(file, r, k);
     }
     if (s->n_shots > 1) {
         write_curve(file, r);
