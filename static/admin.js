@@ -13,7 +13,7 @@ function tabs(current) {
     h('a', { href: at ? `#/admin/${at}` : '#/admin', 'aria-current': at === current ? 'page' : null }, t(name))));
 }
 
-/* ---- tenants ---------------------------------------------------------------------------------- */
+/* ---- tenants ---- */
 
 function settingsText(one) {
   return Object.entries({ ...(one.weight === 1 ? {} : { weight: one.weight }), ...one.quotas }).filter(([, value]) => typeof value === 'number')
@@ -32,7 +32,7 @@ async function tenants(main) {
   card(t('new_tenant'), form([field(t('tenant_name'), name, t('tenant_name_hint'))], t('make_tenant'), make)));
 }
 
-/* ---- one tenant ------------------------------------------------------------------------------- */
+/* ---- one tenant ---- */
 
 function quotaFields(given) {
   const controls = QUOTAS.map((name) => input({ type: 'number', min: 0, placeholder: t('server_default'), value: given && given[name] !== null && given[name] !== undefined ? given[name] : null }));
@@ -117,7 +117,7 @@ async function tenantPage(main, name) {
   main.append(...heading(name, { crumb: ['#/admin', t('tenants')] }), card(t('keys_title'), keys, shown), h('div', { class: 'grid' }, newKeyCard(path, loadKeys), settings));
 }
 
-/* ---- what was done ---------------------------------------------------------------------------- */
+/* ---- what was done ---- */
 
 function detailText(detail) {
   return detail === null || detail === undefined ? '' : typeof detail === 'string' ? detail
@@ -145,7 +145,7 @@ async function audit(main) {
   await load();
 }
 
-/* ---- backup ----------------------------------------------------------------------------------- */
+/* ---- backup ---- */
 
 async function backup(main) {
   const name = input({ maxlength: 128, placeholder: t('usual') });

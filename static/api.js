@@ -130,7 +130,7 @@ export async function all(path, pages = 10) {
   return rows;
 }
 
-/* ---- event streams ---------------------------------------------------------------------------- */
+/* ---- event streams ---- */
 
 /* One event of the stream's text, or null for a comment. */
 function eventOf(block) {
@@ -209,7 +209,7 @@ export async function follow(path, signal, take) {
   return true;
 }
 
-/* ---- metrics ---------------------------------------------------------------------------------- */
+/* ---- metrics ---- */
 
 function sampleOf(line) {
   const hit = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/.exec(line);

@@ -69,7 +69,7 @@ function newLive() {
   return one;
 }
 
-/* ---- the head --------------------------------------------------------------------------------- */
+/* ---- the head ---- */
 
 function theme() {
   return sessionStorage.getItem(THEME) || 'auto';
@@ -105,7 +105,7 @@ function drawHead(current) {
       me ? button(t('sign_out'), signOut, quiet) : null));
 }
 
-/* ---- sign-in ---------------------------------------------------------------------------------- */
+/* ---- sign-in ---- */
 
 function signIn(why) {
   const key = input({ type: 'password', required: true, placeholder: 'mp2_…' });
@@ -125,7 +125,7 @@ function signIn(why) {
   key.focus();
 }
 
-/* ---- which page ------------------------------------------------------------------------------- */
+/* ---- which page ---- */
 
 function decoded(text) {
   try {
@@ -208,7 +208,7 @@ async function show() {
   }
 }
 
-/* ---- the server goes and comes ---------------------------------------------------------------- */
+/* ---- the server goes and comes ---- */
 
 let away = 0;
 

@@ -165,7 +165,7 @@ export function columns(title, items, yText = short) {
   return svg;
 }
 
-/* ---- routes ----------------------------------------------------------------------------------- */
+/* ---- routes ---- */
 
 const sigmoid = (r) => 1 / (1 + Math.exp(-r));
 
@@ -203,7 +203,7 @@ export function routeView(name, route, { large, modules = 8, caption } = {}) {
     : routeColumns(weights, label, large), h('figcaption', {}, caption || name));
 }
 
-/* ---- confusion matrix ------------------------------------------------------------------------- */
+/* ---- confusion matrix ---- */
 
 export function confusionView({ labels, matrix }) {
   const most = Math.max(...matrix.flat(), 1);

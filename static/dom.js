@@ -241,7 +241,7 @@ export function save(name, text) {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-/* ---- numbers and times ------------------------------------------------------------------------ */
+/* ---- numbers and times ---- */
 
 export function percent(value, digits = 1) {
   return Number.isFinite(value) ? `${(value * 100).toFixed(digits)} %` : '–';

@@ -15,7 +15,7 @@ import { errorTable } from './task.js';
 const OVER = ['succeeded', 'failed', 'cancelled'];
 const SHARES = /accuracy|f1|exact/;
 
-/* ---- curves and events ------------------------------------------------------------------------ */
+/* ---- curves and events ---- */
 
 function curves(events) {
   const points = (name) => events.filter((one) => one.data && one.type === 'metrics' && typeof one.data[name] === 'number')
@@ -34,7 +34,7 @@ function eventList(events) {
     h('span', { class: event.level === 'error' ? 'bad' : null }, event.message)]), t('events'));
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end ---- */
 
 function numberText(name, value) {
   return typeof value !== 'number' ? String(value) : SHARES.test(name) ? percent(value)
@@ -70,7 +70,7 @@ function publishCard(job, task, versions, mayAdapt, reload) {
     : h('button', { type: 'button', onclick: move(mine, 'published_now') }, t('publish', { version: mine }))) : null);
 }
 
-/* ---- the page --------------------------------------------------------------------------------- */
+/* ---- the page ---- */
 
 function controls(path, reload) {
   const one = (name, ask) => button(t(name), async () => {

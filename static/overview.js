@@ -14,7 +14,7 @@ const EVERY = 2000;
 const KEEP = 91; /* readings: three minutes */
 const WINDOW = 30; /* readings that quantiles look back */
 
-/* ---- numbers ---------------------------------------------------------------------------------- */
+/* ---- numbers ---- */
 
 const fits = (sample, want) => Object.entries(want).every(([key, value]) => sample.labels[key] === value);
 
@@ -83,7 +83,7 @@ function rates(history, count) {
 
 const ms = (seconds) => (Number.isFinite(seconds) ? `${short(seconds * 1000)} ms` : '–');
 
-/* ---- pieces ----------------------------------------------------------------------------------- */
+/* ---- pieces ---- */
 
 function tile(name, value, more, values) {
   return h('div', { class: 'tile' }, h('dt', {}, name), h('dd', {}, h('div', { class: 'value' }, value),
@@ -170,7 +170,7 @@ export function jobTable(jobs) {
     one.mp2.task || '–', stateBadge(one.status), t(one.mp2.method || 'route'), time(one.created_at)]), t('jobs'));
 }
 
-/* ---- the page --------------------------------------------------------------------------------- */
+/* ---- the page ---- */
 
 export async function overview(main, argument, live, me) {
   const status = h('div', { class: 'status' }), place = h('div', {}), jobs = h('div', {});

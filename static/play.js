@@ -14,7 +14,7 @@ const SAMPLES = {
   extractive: { question: '谁迟到了？', context: '路上堵车，王先生九点半才到公司。' },
 };
 
-/* ---- inputs ----------------------------------------------------------------------------------- */
+/* ---- inputs ---- */
 
 /* The fields of a task's inputs: those that its template names, or those of its type. */
 function fieldsOf(spec) {
@@ -51,7 +51,7 @@ function inputForm(spec) {
   return { parts, read, write };
 }
 
-/* ---- answers ---------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 function highlighted(context, prediction) {
   const points = Array.from(context); /* offsets count code points */
@@ -75,7 +75,7 @@ function timingLine(answer) {
     : ` · ${t('in_queue')} ${short(queue)} ms · ${t('inference')} ${short(infer)} ms`);
 }
 
-/* ---- the request as code ---------------------------------------------------------------------- */
+/* ---- the request as code ---- */
 
 /* A quoted word of sh. */
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -98,7 +98,7 @@ function codeView(body) {
   return details(t('as_code'), copyable('curl', curl), copyable('Python', python));
 }
 
-/* ---- asking ----------------------------------------------------------------------------------- */
+/* ---- asking ---- */
 
 /* [{title, target}]: targets asked side by side with one input; `spec` says its type and fields. `before`
  * are controls above the input; `sample` fills them and the input in. */
@@ -142,7 +142,7 @@ export function tryBox(spec, title, before, mine) {
     { title: t('zero_shot'), target: () => bare(spec) }]));
 }
 
-/* ---- the page --------------------------------------------------------------------------------- */
+/* ---- the page ---- */
 
 function byName(place, chosen) {
   const name = input({ required: true, list: 'task-names', value: chosen || '' });

@@ -21,7 +21,7 @@ export function upload(text, name) {
   return post('/v1/files', form);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 function readJsonl(text) {
   return text.split('\n').map((raw, i) => ({ line: i + 1, raw })).filter((row) => row.raw.trim() !== '')
@@ -78,7 +78,7 @@ function readRows(text) {
   return looksLikeJson(text) ? readJsonl(text) : readCsv(text);
 }
 
-/* ---- showing ---------------------------------------------------------------------------------- */
+/* ---- showing ---- */
 
 function contentOf({ value, raw }) {
   if (value === null || typeof value !== 'object') {

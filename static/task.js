@@ -16,7 +16,7 @@ export function score(metrics) {
   return shown.length ? shown.map((name) => `${t(name)} ${percent(metrics[name])}`).join(' · ') : '–';
 }
 
-/* ---- what it is ------------------------------------------------------------------------------- */
+/* ---- what it is ---- */
 
 function editForm(one, path) {
   const name = input({ value: one.name, maxlength: 128, required: true });
@@ -53,7 +53,7 @@ function aboutCard(one, current, mayAdapt, path) {
   mayAdapt ? h('div', { class: 'row' }, editForm(one, path)) : null);
 }
 
-/* ---- its route -------------------------------------------------------------------------------- */
+/* ---- its route ---- */
 
 function nearOnes(similar) {
   return similar.data.map((one) => routeView(one.name, one.route, { caption: [
@@ -69,7 +69,7 @@ function routeCard(one, current, similar) {
     near ? [h('h3', {}, t('nearest')), h('div', { class: 'routes' }, nearOnes(similar))] : null);
 }
 
-/* ---- its versions ----------------------------------------------------------------------------- */
+/* ---- its versions ---- */
 
 async function download(path, one) {
   const name = one.task.replace(/[^\p{L}\p{N}_-]/gu, '_');
@@ -88,7 +88,7 @@ function versionsCard(list, path, mayAdapt, reload) {
       button(t('export'), () => act(() => download(path, one)), { class: 'plain small', 'aria-label': `${t('export')} ${one.version}` })]]), t('versions')));
 }
 
-/* ---- how well it does ------------------------------------------------------------------------- */
+/* ---- how well it does ---- */
 
 export function errorTable(errors, title) {
   return table([[t('line'), 'num'], [t('text'), 'wide'], t('truth'), t('predicted'), [t('score'), 'num']], errors.map((one) => [
@@ -118,7 +118,7 @@ function evaluateCard(one, path) {
     h('p', { class: 'hint' }, t('evaluate_hint')), place);
 }
 
-/* ---- who asks it ------------------------------------------------------------------------------ */
+/* ---- who asks it ---- */
 
 function usersCard(one, me, current, jobs) {
   const name = encodeURIComponent(one.name);
@@ -131,7 +131,7 @@ function usersCard(one, me, current, jobs) {
     link('job', job.id), stateBadge(job.status), time(job.created_at)]), t('its_jobs'))] : null);
 }
 
-/* ---- the page --------------------------------------------------------------------------------- */
+/* ---- the page ---- */
 
 export async function task(main, name, live, me) {
   const path = taskPath(name);

@@ -14,7 +14,7 @@ export const labelled = (type) => type === 'classification' || type === 'pair';
 
 export const splitLabels = (text) => text.split(/[,，、\n]/).map((one) => one.trim()).filter((one) => one);
 
-/* ---- making one ------------------------------------------------------------------------------- */
+/* ---- making one ---- */
 
 /* The version that a file holds. */
 export function readExport(text) {
@@ -78,7 +78,7 @@ function newTask() {
       { after: fileButton(t('import_task'), '.json,application/json', take) }), wrong);
 }
 
-/* ---- what can be undone ----------------------------------------------------------------------- */
+/* ---- what can be undone ---- */
 
 function deletedTasks(list, reload) {
   const restore = (name) => act(() => post(`${taskPath(name)}/restore`, {}), 'restored', reload);
@@ -87,7 +87,7 @@ function deletedTasks(list, reload) {
       button(t('restore'), () => restore(one.name), { class: 'plain small', 'aria-label': `${t('restore')} ${one.name}` })]), t('deleted_tasks')));
 }
 
-/* ---- the list --------------------------------------------------------------------------------- */
+/* ---- the list ---- */
 
 function rows(list) {
   return table([t('name'), t('type'), t('labels'), [t('version'), 'num'], t('created'), t('changed')],

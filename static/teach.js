@@ -18,7 +18,7 @@ function steps(at) {
     h('li', { class: i < at ? 'done' : null, 'aria-current': i === at ? 'step' : null }, t(name))));
 }
 
-/* ---- what the job is -------------------------------------------------------------------------- */
+/* ---- what the job is ---- */
 
 /* Controls for a job on `file`, and body() of what they say. */
 function jobControls(file, model, taskName) {
@@ -112,7 +112,7 @@ function startForm(file, model, taskName, live) {
   return { made, name };
 }
 
-/* ---- the page --------------------------------------------------------------------------------- */
+/* ---- the page ---- */
 
 function rowsForm(submit) {
   const text = h('textarea', { class: 'code', rows: 9, spellcheck: 'false', placeholder: '{"text": "…", "label": "…"}' });
