@@ -36,7 +36,8 @@ struct publication {
     char *texts[8]; /* freed with it */
     size_t n_texts;
     store_task task;
-    store_version version;
+    store_version version, zero_shot; /* zero_shot: what a new task answers with meanwhile */
+    bool hold;
     store_event event;
     const char *result;
     float *route, *prompt, *head; /* taken from the result */
@@ -113,6 +114,10 @@ static bool fill(struct publication *p, const struct job_outcome *outcome)
         (store_version){.model_fingerprint = eng_model_get_info(server->model)->fingerprint,
                         .bank_fingerprint = eng_bank_get_info(server->bank)->fingerprint,
                         .bank = eng_bank_get_info(server->bank)->name};
+    p->hold = plan->hold;
+    p->zero_shot = p->version;
+    p->zero_shot.method = "average";
+    p->zero_shot.created = wall_ms();
     p->event = (store_event){.created = wall_ms(), .level = "info", .type = "message"};
     bool ok = keep(p, labels, &p->task.labels) &&
               keep(p, json_string_value(json_object_get(plan->spec, "template")),
@@ -193,9 +198,10 @@ static store_status run_publication(store *s, void *arg, store_error *err)
     int64_t task = 0, number = 0;
     p->err = (store_error){0};
     store_mem_reset(p->mem);
-    p->published =
-        store_job_publish(s, p->id, p->owner, &p->task, &p->version, p->result, p->tokens,
-                          &p->event, p->event.created, &task, &number, &p->err);
+    p->stored_version = (store_version){0};
+    p->published = store_job_publish(s, p->id, p->owner, &p->task, &p->version,
+                                     p->hold ? &p->zero_shot : NULL, p->result, p->tokens,
+                                     &p->event, p->event.created, &task, &number, &p->err);
     if (is_refusal(p->published)) {
         return end_refused(s, p, err);
     }
@@ -205,7 +211,8 @@ static store_status run_publication(store *s, void *arg, store_error *err)
         return status;
     }
     status = store_task_get(s, p->tenant, task, p->mem, &p->stored_task, err);
-    if (status == STORE_OK) {
+    number = p->stored_task.current; /* of a job held back not its own, and perhaps none */
+    if (status == STORE_OK && number > 0) {
         status = store_version_get(s, p->tenant, task, number, p->mem, &p->stored_version, err);
     }
     return status;
@@ -217,8 +224,8 @@ static void serve(struct publication *p)
 {
     struct registry *registry = p->jobs->server->registry;
     eng_error err;
-    if (registry == NULL) {
-        return; /* stopped meanwhile: the next start reads it */
+    if (registry == NULL || p->stored_version.number == 0) {
+        return; /* stopped meanwhile: the next start reads it; or nothing is current */
     }
     if (tasks_publish(registry, &p->stored_task, &p->stored_version, &err) != ENG_OK) {
         log_event(LOG_ERROR, "publish_failed",

@@ -238,6 +238,7 @@ static bool write_spec(struct job_resolving *r, const struct form_wanted *form,
               put_text(spec, "template", form->text_template) &&
               (form->labels == NULL || json_put(spec, "labels", json_deep_copy(form->labels))) &&
               json_put(spec, "may_have_no_answer", json_boolean(form->may_have_no_answer)) &&
+              json_put(spec, "publish", json_boolean(!want->hold)) &&
               put_text(spec, "training_format", training->format) &&
               put_text(spec, "validation_format", validation->format) &&
               put_text(spec, "suffix", want->suffix) &&
@@ -398,6 +399,7 @@ bool job_plan_read(struct job_plan *plan, const char *spec, uint64_t seed, const
         return false;
     }
     plan->task.type = plan->type;
+    plan->hold = json_is_false(json_object_get(plan->spec, "publish"));
     plan->task.may_have_no_answer = json_is_true(json_object_get(plan->spec, "may_have_no_answer"));
     if (text_template != NULL) {
         plan->task.text_template = (eng_text){text_template, strlen(text_template)};

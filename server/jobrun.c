@@ -457,6 +457,7 @@ static enum job_end give_up(struct running *r)
 static enum job_end publish(struct running *r)
 {
     char message[256];
+    const char *where = r->plan.hold ? "stored, not published, in" : "published into";
     char *text = result_text(r, true), *slim = result_text(r, false);
     if (r->stop == JOB_CANCEL || r->stop == JOB_LEASE_LOST) {
         free(text);
@@ -473,14 +474,13 @@ static enum job_end publish(struct running *r)
         return end;
     }
     if (isfinite(r->result.dev_accuracy)) {
-        snprintf(
-            message, sizeof message,
-            "Job succeeded: accuracy %.3f on %zu rows%s (before: %.3f), published into \"%.128s\"",
-            r->result.dev_accuracy, r->rows.n_dev, r->rows.folds > 0 ? " by cross-validation" : "",
-            r->result.dev_accuracy_before, r->job->task_name);
+        snprintf(message, sizeof message,
+                 "Job succeeded: accuracy %.3f on %zu rows%s (before: %.3f), %s \"%.128s\"",
+                 r->result.dev_accuracy, r->rows.n_dev,
+                 r->rows.folds > 0 ? " by cross-validation" : "", r->result.dev_accuracy_before,
+                 where, r->job->task_name);
     } else {
-        snprintf(message, sizeof message, "Job succeeded, published into \"%.128s\"",
-                 r->job->task_name);
+        snprintf(message, sizeof message, "Job succeeded, %s \"%.128s\"", where, r->job->task_name);
     }
     struct job_outcome outcome = {.job = r->job,
                                   .plan = &r->plan,

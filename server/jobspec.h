@@ -28,8 +28,8 @@ struct job_request {
     /* of "mp2" */
     const char *task; /* as given, "acme/reviews" too */
     const char *type, *method, *init, *text_template;
-    const json_t *labels; /* array or NULL */
-    bool may_have_no_answer;
+    const json_t *labels;          /* array or NULL */
+    bool may_have_no_answer, hold; /* hold: "publish": false */
     uint64_t steps, evaluations, eval_every, k_shot, text_limit;
     double seconds, lr, weight_decay;
 };
@@ -72,6 +72,7 @@ struct job_plan {
     eng_text labels[ENG_MAX_LABELS];
     eng_rows_format training_format, validation_format;
     eng_adapt_config config;
+    bool hold;       /* what is learnt is stored and not published */
     uint64_t epochs; /* 0: config.steps or the bank's default decides */
     size_t k_shot;   /* 0: folds, or a stratified half (jobrows.c) */
 };

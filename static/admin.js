@@ -7,6 +7,7 @@ import { t, named } from './strings.js';
 
 const SCOPES = ['predict', 'adapt', 'read', 'admin'];
 const QUOTAS = ['requests_per_minute', 'tokens_per_minute', 'concurrent', 'stored_examples', 'running_jobs', 'queued_jobs'];
+const KEY_QUOTAS = QUOTAS.slice(0, 3);
 
 function tabs(current) {
   return h('nav', { class: 'tabs', 'aria-label': t('admin') }, [['', 'tenants'], ['audit', 'audit'], ['backup', 'backup']].map(([at, name]) =>
@@ -34,10 +35,10 @@ async function tenants(main) {
 
 /* ---- one tenant ---- */
 
-function quotaFields(given) {
-  const controls = QUOTAS.map((name) => input({ type: 'number', min: 0, placeholder: t('server_default'), value: given && given[name] !== null && given[name] !== undefined ? given[name] : null }));
-  const read = () => Object.fromEntries(QUOTAS.map((name, i) => [name, controls[i].value === '' ? null : Number(controls[i].value)]));
-  return { parts: h('div', { class: 'fields' }, QUOTAS.map((name, i) => field(named('quota', name), controls[i]))), read };
+function quotaFields(given, names = QUOTAS) {
+  const controls = names.map((name) => input({ type: 'number', min: 0, placeholder: t('server_default'), value: given && given[name] !== null && given[name] !== undefined ? given[name] : null }));
+  const read = () => Object.fromEntries(names.map((name, i) => [name, controls[i].value === '' ? null : Number(controls[i].value)]));
+  return { parts: h('div', { class: 'fields' }, names.map((name, i) => field(named('quota', name), controls[i]))), read };
 }
 
 function settingsCard(one, path, reload) {
@@ -89,6 +90,20 @@ function keyState(key) {
   return key.revoked_at ? badge(t('revoked'), 'bad') : key.expires_at && key.expires_at <= now ? badge(t('expired'), 'warn') : badge(t('valid'), 'good');
 }
 
+/* What a key may do besides: its label, its own quotas. */
+function keyForm(key, at, place, reload) {
+  const label = input({ maxlength: 128, value: key.label || '' });
+  const quotas = quotaFields(key.quotas, KEY_QUOTAS);
+  const change = async () => {
+    await call('PATCH', at, { ...(label.value.trim() ? { label: label.value.trim() } : {}), quotas: quotas.read() });
+    fill(place);
+    notice(t('saved'));
+    await reload();
+  };
+  fill(place, h('div', { class: 'well' }, form([h('h3', { tabindex: '-1' }, `${t('edit')} ${key.id}`), field(t('note'), label), quotas.parts], t('save'), change)));
+  label.focus();
+}
+
 function keyTable(keys, path, place, reload) {
   const asked = (name, work, said) => async () => {
     if (await sure(t(`sure_${name}`), t(name))) {
@@ -101,6 +116,7 @@ function keyTable(keys, path, place, reload) {
   const live = (key) => !key.revoked_at && !(key.expires_at && key.expires_at <= Date.now() / 1000);
   return table([t('key'), t('state'), t('note'), t('scopes'), t('created'), t('expires'), ['', 'acts']], keys.map((key) => [h('code', {}, key.id), keyState(key),
     key.label || '–', key.scopes.join(', '), time(key.created_at), key.expires_at ? time(key.expires_at) : t('never'), live(key) ? [
+      button(t('edit'), () => keyForm(key, at(key), place, reload), { class: 'plain small', 'aria-label': `${t('edit')} ${key.id}` }),
       button(t('rotate'), rotate(key), { class: 'plain small', 'aria-label': `${t('rotate')} ${key.id}` }),
       button(t('revoke'), revoke(key), { class: 'danger small', 'aria-label': `${t('revoke')} ${key.id}` })] : null]), t('keys'));
 }

@@ -203,6 +203,7 @@ const TABLE = {
   publish: ['Publish version {version}', '发布版本 {version}'],
   publish_title: ['Publication', '发布'],
   published: ['published', '已发布'],
+  publish_when_done: ['Publish when done (else look first)', '完成后立即发布（否则先查看）'],
   published_as: ['Callers get version {version} of', '调用者使用版本 {version}：'],
   published_now: ['Published.', '已发布。'],
   published_other: ['This is version {version}; callers get version {current} of', '此为版本 {version}，调用者使用版本 {current}：'],

@@ -1,7 +1,7 @@
 /* teach.js: from a few labelled examples to a job: give the rows, see each one checked, see what the job
  * would cost, start it. The job has a page of its own (job.js). */
 import { get, post, maybe } from './api.js';
-import { h, fill, field, select, card, headed, heading, fault, input, form, fileButton, button, facts, duration,
+import { h, fill, field, select, card, headed, heading, fault, input, form, fileButton, button, check, facts, duration,
   short, hash, loading, details } from './dom.js';
 import { t } from './strings.js';
 import { jobTable } from './overview.js';
@@ -27,6 +27,7 @@ function jobControls(file, model, taskName) {
   const number = (props) => input({ type: 'number', placeholder: t('usual'), ...props });
   const count = number({ min: 1, max: 100000 }), seconds = number({ min: 1, max: 86400 }), seed = number({ min: 0 });
   const template = input({ placeholder: '{text}' });
+  const publish = check(t('publish_when_done'), true);
   const why = h('p', { class: 'hint' }, t('why_auto'));
   const validation = { id: null };
   const taken = h('span', { class: 'soft' }, t('validation_hint'));
@@ -58,13 +59,16 @@ function jobControls(file, model, taskName) {
     if (Object.keys(budget).length) {
       mp2.budget = budget;
     }
+    if (!publish.box.checked) {
+      mp2.publish = false;
+    }
     if (template.value.trim()) {
       mp2.template = template.value.trim();
     }
     return { model, training_file: file.id, mp2, ...(seed.value ? { seed: Number(seed.value) } : {}),
       ...(validation.id ? { validation_file: validation.id } : {}) };
   };
-  const parts = [field(t('task_name'), name, t('task_name_hint')), field(t('method'), method), why,
+  const parts = [field(t('task_name'), name, t('task_name_hint')), field(t('method'), method), why, publish.label,
     details(t('more_settings'), h('div', { class: 'fields' }, field(t('steps'), count), field(t('seconds_most'), seconds), field(t('seed'), seed)),
       field(t('template'), template, t('template_hint')),
       h('div', { class: 'row' }, fileButton(t('validation_file'), '.jsonl,.csv,.json,.txt', takeValidation), taken), wrong)];

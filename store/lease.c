@@ -360,14 +360,23 @@ static store_status find_same_task(store *s, struct target *target, const store_
     return status == STORE_ENOTFOUND ? STORE_OK : status;
 }
 
+static store_status insert_current(store *s, int64_t task, const store_version *version,
+                                   int64_t now, int64_t *number, store_error *err)
+{
+    store_status status = db_version_insert(s, task, version, number, err);
+    return status == STORE_OK ? db_set_current(s, task, *number, now, err) : status;
+}
+
 static store_status place_version(store *s, const char *id, const store_task *task,
-                                  const store_version *version, int64_t now, struct target *target,
-                                  int64_t *number, store_error *err)
+                                  const store_version *version, const store_version *held,
+                                  int64_t now, struct target *target, int64_t *number,
+                                  store_error *err)
 {
     store_version row = *version;
     row.job = id;
     row.created = now;
     store_status status = STORE_OK;
+    bool publish = held == NULL;
     if (target->task == 0) {
         status = find_same_task(s, target, task, err);
     }
@@ -377,22 +386,23 @@ static store_status place_version(store *s, const char *id, const store_task *ta
         made.name = target->name;
         made.created = now;
         status = db_task_insert(s, &made, &target->task, err);
+        if (status == STORE_OK && !publish) {
+            status = insert_current(s, target->task, held, now, number, err);
+        }
     } else if (status == STORE_OK) {
         status = db_task_check(s, target->tenant, target->task, err);
     }
-    if (status == STORE_OK) {
-        status = db_version_insert(s, target->task, &row, number, err);
+    if (status != STORE_OK) {
+        return status;
     }
-    if (status == STORE_OK) {
-        status = db_set_current(s, target->task, *number, now, err);
-    }
-    return status;
+    return publish ? insert_current(s, target->task, &row, now, number, err)
+                   : db_version_insert(s, target->task, &row, number, err);
 }
 
 store_status store_job_publish(store *s, const char *id, const char *owner, const store_task *task,
-                               const store_version *version, const char *result,
-                               int64_t trained_tokens, const store_event *event, int64_t now,
-                               int64_t *task_id, int64_t *number, store_error *err)
+                               const store_version *version, const store_version *held,
+                               const char *result, int64_t trained_tokens, const store_event *event,
+                               int64_t now, int64_t *task_id, int64_t *number, store_error *err)
 {
     *task_id = *number = 0;
     struct target target = {.mem = store_mem_new()};
@@ -406,7 +416,7 @@ store_status store_job_publish(store *s, const char *id, const char *owner, cons
     }
     status = find_target(s, id, owner, &target, err);
     if (status == STORE_OK) {
-        status = place_version(s, id, task, version, now, &target, number, err);
+        status = place_version(s, id, task, version, held, now, &target, number, err);
     }
     if (status == STORE_OK) {
         struct ending end = {.status = STORE_JOB_SUCCEEDED,

@@ -492,11 +492,14 @@ STORE_MUST_CHECK store_status store_job_finish(store *s, const char *id, const c
                                                const store_event *event, int64_t now,
                                                store_error *err);
 /* The whole of a success in one step: the task when job.task is 0 (named job.task_name; `task` gives
- * type, labels, template, flags; a live task of that name that agrees in all four is used instead), its next version as current, the job finished, the event. A job
- * with cancel_requested is refused with STORE_ESTATE. */
+ * type, labels, template, flags; a live task of that name that agrees in all four is used instead), its next
+ * version as current, the job finished, the event. When `held` is not NULL the version is stored and does
+ * not become current: the task answers with what it had, and a task made here with `held`, its version 1.
+ * A job with cancel_requested is refused with STORE_ESTATE. */
 STORE_MUST_CHECK store_status store_job_publish(store *s, const char *id, const char *owner,
                                                 const store_task *task,
-                                                const store_version *version, const char *result,
+                                                const store_version *version,
+                                                const store_version *held, const char *result,
                                                 int64_t trained_tokens, const store_event *event,
                                                 int64_t now, int64_t *task_id, int64_t *number,
                                                 store_error *err);

@@ -254,9 +254,10 @@ static void write_choosing(FILE *file, const struct eval_results *r, size_t shot
 {
     const struct eval_settings *s = r->settings;
     size_t runs = s->n_tasks * s->n_seeds;
-    fputs("\n| method | accuracy on the rows that choose | on the test rows | runs that ended where "
-          "they started |\n|---|---:|---:|---:|\n",
-          file);
+    fputs(
+        "\n| method | accuracy on the rows that choose | on the test rows | runs that ended where "
+        "they started |\n|---|---:|---:|---:|\n",
+        file);
     for (size_t m = 0; m < s->n_methods; m++) {
         double dev = 0, test = 0;
         size_t kept = 0;

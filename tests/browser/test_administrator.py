@@ -80,6 +80,23 @@ def test_rotate_a_key(page, server):
     assert new not in page.content()
 
 
+def test_edit_a_key(page, server):
+    server.post("/v1/admin/tenants", {"name": "edited"})
+    key = server.make_key("edited", ["read"], label="before")
+    enter(page, server.admin_key, "admin/tenant/edited")
+    page.get_by_role("button", name=re.compile("^Edit key_")).click()
+    form = page.locator(".well form")
+    expect(form.get_by_label("Label")).to_be_focused()
+    form.get_by_label("Label").fill("after")
+    form.get_by_label("requests a minute").fill("70")
+    form.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("region", name="keys")).to_contain_text("after")
+    expect(page.locator(".well form")).to_have_count(0)
+    assert server.get("/v1/admin/tenants/edited/keys").json()["data"][0]["label"] == "after"
+    me = server.get("/v1/me", key=key).json()["key"]
+    assert me["quotas"]["requests_per_minute"]["limit"] == 70
+
+
 def test_audit_log(page, server):
     """What was done is told, newest first, a page at a time; texts of others are shown as texts."""
     server.post("/v1/admin/tenants", {"name": "audited"})

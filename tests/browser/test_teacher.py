@@ -48,6 +48,29 @@ def test_thirty_examples(page, server, tenant):
     assert server.get("/v1/tasks/reviews", key=key).json()["current"] == 2
 
 
+def test_look_first(page, server, tenant):
+    """Not published when done: callers get zero-shot answers until its owner has looked and says so."""
+    _, key = tenant
+    enter(page, key, "teach")
+    page.get_by_label("Paste rows").fill(REVIEWS.read_text(encoding="utf-8"))
+    page.get_by_role("button", name="Upload and check").click()
+    page.get_by_label("Name of the task").fill("looked-at")
+    page.get_by_label("Publish when done").uncheck()
+    page.get_by_text("More settings").click()
+    page.get_by_label("Steps (or").fill("3")
+    page.get_by_role("button", name="Start the job").click()
+    expect(page.get_by_text("not published", exact=True)).to_be_visible(timeout=120000)
+    assert server.get("/v1/tasks/looked-at", key=key).json()["current"] == 1
+    page.get_by_label("Text").fill("菜很好吃，下次还来。")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".answer h3")).to_have_text(["looked-at · version 2", "looked-at · version 1", "Zero-shot"])
+    winners = page.locator(".answer .winner").all_inner_texts()
+    assert winners[1] == winners[2]  # what callers get is zero-shot
+    page.get_by_role("button", name="Publish version 2").click()
+    expect(page.get_by_text("Callers get version 2 of")).to_be_visible()
+    assert server.get("/v1/tasks/looked-at", key=key).json()["current"] == 2
+
+
 def test_bad_rows_are_told(page, tenant):
     enter(page, tenant[1], "teach")
     page.get_by_role("button", name="Upload and check").click()

@@ -112,8 +112,8 @@ static int publish_next(store *s, store_mem *mem)
                              .bank_fingerprint = "g",
                              .bank = "b"};
     store_event event = {.level = "info", .type = "message", .message = "done"};
-    if (store_job_publish(s, job.id, "child", &made, &version, "{}", 5, &event, 9, &task, &number,
-                          NULL) != STORE_OK) {
+    if (store_job_publish(s, job.id, "child", &made, &version, NULL, "{}", 5, &event, 9, &task,
+                          &number, NULL) != STORE_OK) {
         return -1;
     }
     return (int)strtol(job.id + 4, NULL, 10);

@@ -232,7 +232,7 @@ static void cancelling(void)
     CHECK_INT(wish, STORE_CANCEL);
     store_task made = test_task(f.a, "unused");
     store_version version = test_version("route");
-    FAILS(store_job_publish(f.s, "running", "w", &made, &version, NULL, 1, NULL, 500, &task,
+    FAILS(store_job_publish(f.s, "running", "w", &made, &version, NULL, NULL, 1, NULL, 500, &task,
                             &number, &err),
           STORE_ESTATE);
     OK(store_job_finish(f.s, "running", "w", STORE_JOB_CANCELLED, NULL, NULL, 60, NULL, 400, &err));
@@ -254,15 +254,15 @@ static void publishing(void)
     int64_t id = 0, number = 0;
     make_job(&f, f.a, "ft:one");
     OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
-    FAILS(store_job_publish(f.s, "ft:one", "x", &made, &version, "{}", 7, &event, 500, &id, &number,
-                            &err),
-          STORE_ESTATE);
-    FAILS(store_job_publish(f.s, "ft:one", "w", &made, &version, "not json", 7, &event, 500, &id,
+    FAILS(store_job_publish(f.s, "ft:one", "x", &made, &version, NULL, "{}", 7, &event, 500, &id,
                             &number, &err),
+          STORE_ESTATE);
+    FAILS(store_job_publish(f.s, "ft:one", "w", &made, &version, NULL, "not json", 7, &event, 500,
+                            &id, &number, &err),
           STORE_EINVAL);
     FAILS(store_task_find(f.s, f.a, "ft:one", f.mem, &task, &err), STORE_ENOTFOUND);
-    OK(store_job_publish(f.s, "ft:one", "w", &made, &version, "{\"ok\":1}", 7, &event, 500, &id,
-                         &number, &err));
+    OK(store_job_publish(f.s, "ft:one", "w", &made, &version, NULL, "{\"ok\":1}", 7, &event, 500,
+                         &id, &number, &err));
     OK(store_task_find(f.s, f.a, "ft:one", f.mem, &task, &err));
     CHECK(task.id == id && task.current == 1 && number == 1);
     OK(store_version_get(f.s, f.a, id, 1, f.mem, &got, &err));
@@ -277,7 +277,8 @@ static void publishing(void)
     OK(store_job_create(f.s, &next, &err));
     FAILS(store_task_delete(f.s, f.a, id, 600, &err), STORE_ESTATE);
     OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
-    OK(store_job_publish(f.s, "j2", "w", NULL, &version, NULL, 7, NULL, 700, &id, &number, &err));
+    OK(store_job_publish(f.s, "j2", "w", NULL, &version, NULL, NULL, 7, NULL, 700, &id, &number,
+                         &err));
     CHECK_INT(number, 2);
     OK(store_task_get(f.s, f.a, id, f.mem, &task, &err));
     CHECK_INT(task.current, 2);
@@ -306,14 +307,14 @@ static void publishing_the_same_new_task(void)
         OK(store_job_create(f.s, &job, &err));
         OK(store_job_claim(f.s, "w", 100, 200, f.mem, &job, &err));
     }
-    OK(store_job_publish(f.s, "j0", "w", &made, &version, NULL, 1, NULL, 500, &first, &number,
+    OK(store_job_publish(f.s, "j0", "w", &made, &version, NULL, NULL, 1, NULL, 500, &first, &number,
                          &err));
-    OK(store_job_publish(f.s, "j1", "w", &made, &version, NULL, 1, NULL, 500, &second, &number,
-                         &err));
+    OK(store_job_publish(f.s, "j1", "w", &made, &version, NULL, NULL, 1, NULL, 500, &second,
+                         &number, &err));
     CHECK(first == second && number == 2);
     made.labels = "[\"x\",\"y\"]";
-    FAILS(store_job_publish(f.s, "j2", "w", &made, &version, NULL, 1, NULL, 500, &second, &number,
-                            &err),
+    FAILS(store_job_publish(f.s, "j2", "w", &made, &version, NULL, NULL, 1, NULL, 500, &second,
+                            &number, &err),
           STORE_EEXISTS);
     OK(store_task_get(f.s, f.a, first, f.mem, &task, &err));
     CHECK_INT(task.current, 2);
