@@ -1,10 +1,10 @@
 /* metrics.c: the Prometheus text format (version 0.0.4), and the process's own numbers. */
 #include "server/metrics.h"
 
+#include "server/loop.h"
+
 #include <dirent.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_SECTIONS 32
-#define MAX_TEXT     (4u << 20)
+#define MAX_SECTIONS  32
+#define MAX_TEXT      (4u << 20)
+#define PROC_EVERY_MS 200
 
 const double seconds_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
                                  0.25,   0.5,   1,      2.5,   5,    10,    30,   60};
@@ -26,6 +27,10 @@ struct metrics {
         void *arg;
     } sections[MAX_SECTIONS];
     double started; /* seconds since 1970 */
+
+    /* write_process's */
+    int64_t looked_ms;
+    double size, resident, descriptors; /* pages, pages, count */
 };
 
 struct metrics_out {
@@ -62,67 +67,115 @@ void histogram_add(struct histogram *histogram, double value)
                               memory_order_relaxed);
 }
 
-static void write_text(struct metrics_out *out, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void write_text(struct metrics_out *out, const char *format, ...)
+static bool make_room(struct metrics_out *out, size_t more)
 {
-    char line[512];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    if (n < 0 || (size_t)n >= sizeof line || out->failed) {
-        out->failed = true;
-        return;
-    }
-    if (out->len + (size_t)n + 1 > out->room) {
+    while (!out->failed && out->len + more > out->room) {
         size_t room = out->room * 2;
         char *text = room <= MAX_TEXT ? realloc(out->text, room) : NULL;
-        if (text == NULL) {
-            out->failed = true;
-            return;
-        }
-        out->text = text;
-        out->room = room;
+        out->failed = text == NULL;
+        out->text = text != NULL ? text : out->text;
+        out->room = text != NULL ? room : out->room;
     }
-    memcpy(out->text + out->len, line, (size_t)n + 1);
-    out->len += (size_t)n;
+    return !out->failed;
+}
+
+static void put(struct metrics_out *out, const char *text)
+{
+    size_t len = strlen(text);
+    if (make_room(out, len)) {
+        memcpy(out->text + out->len, text, len);
+        out->len += len;
+    }
+}
+
+/* A whole number with `decimals` of its digits behind the point, without zeros at the end. */
+static void put_digits(struct metrics_out *out, uint64_t n, size_t decimals)
+{
+    char text[32];
+    size_t at = sizeof text - 1;
+    text[at] = '\0';
+    for (; decimals > 0 && n % 10 == 0; decimals--) {
+        n /= 10;
+    }
+    for (size_t i = 0; n > 0 || i <= decimals; i++) {
+        if (i == decimals && i > 0) {
+            text[--at] = '.';
+        }
+        text[--at] = (char)('0' + n % 10);
+        n /= 10;
+    }
+    put(out, text + at);
+}
+
+/* What "%.15g" would write; most numbers here are whole, or whole millionths, and printf takes longer for
+ * one than all else of its line. */
+static void put_number(struct metrics_out *out, double value)
+{
+    char text[40];
+    double millionths = value * 1e6;
+    if (value >= 0 && value < 1e15 && value == floor(value)) {
+        put_digits(out, (uint64_t)value, 0);
+    } else if (value >= 1e-4 && value < 1e9 && (double)llround(millionths) / 1e6 == value) {
+        put_digits(out, (uint64_t)llround(millionths), 6);
+    } else {
+        snprintf(text, sizeof text, "%.15g", value);
+        put(out, text);
+    }
 }
 
 void metrics_family(struct metrics_out *out, const char *name, const char *type, const char *help)
 {
-    write_text(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    const char *const parts[] = {"# HELP ", name, " ", help, "\n# TYPE ", name, " ", type, "\n"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        put(out, parts[i]);
+    }
+}
+
+static void put_sample(struct metrics_out *out, const char *name, const char *end,
+                       const char *labels, double value)
+{
+    put(out, name);
+    put(out, end);
+    if (labels != NULL) {
+        put(out, "{");
+        put(out, labels);
+        put(out, "}");
+    }
+    put(out, " ");
+    put_number(out, value);
+    put(out, "\n");
 }
 
 void metrics_sample(struct metrics_out *out, const char *name, const char *labels, double value)
 {
-    if (labels != NULL) {
-        write_text(out, "%s{%s} %.15g\n", name, labels, value);
-    } else {
-        write_text(out, "%s %.15g\n", name, value);
-    }
+    put_sample(out, name, "", labels, value);
 }
 
 void metrics_histogram(struct metrics_out *out, const char *name, const char *labels,
                        const struct histogram *histogram)
 {
-    const char *comma = labels != NULL ? "," : "";
-    const char *given = labels != NULL ? labels : "";
     uint64_t total = 0;
     for (size_t i = 0; i <= histogram->n; i++) {
         total += atomic_load_explicit(&histogram->counts[i], memory_order_relaxed);
-        if (i < histogram->n) {
-            write_text(out, "%s_bucket{%s%sle=\"%g\"} %" PRIu64 "\n", name, given, comma,
-                       histogram->bounds[i], total);
-        } else {
-            write_text(out, "%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", name, given, comma, total);
+        put(out, name);
+        put(out, "_bucket{");
+        if (labels != NULL) {
+            put(out, labels);
+            put(out, ",");
         }
+        put(out, "le=\"");
+        if (i < histogram->n) {
+            put_number(out, histogram->bounds[i]);
+        } else {
+            put(out, "+Inf");
+        }
+        put(out, "\"} ");
+        put_digits(out, total, 0);
+        put(out, "\n");
     }
     uint64_t sum = atomic_load_explicit(&histogram->sum_millionths, memory_order_relaxed);
-    const char *open = labels != NULL ? "{" : "", *close = labels != NULL ? "}" : "";
-    write_text(out, "%s_sum%s%s%s %.15g\n", name, open, given, close, (double)sum / 1e6);
-    write_text(out, "%s_count%s%s%s %" PRIu64 "\n", name, open, given, close, total);
+    put_sample(out, name, "_sum", labels, (double)sum / 1e6);
+    put_sample(out, name, "_count", labels, (double)total);
 }
 
 void metrics_gauge(struct metrics_out *out, const char *name, const char *help, double value)
@@ -171,21 +224,35 @@ double metrics_resident_bytes(void)
     return resident * (double)sysconf(_SC_PAGESIZE);
 }
 
+/* Counting descriptors takes a call for every few of them: done once in PROC_EVERY_MS, however often and by
+ * how many /metrics is asked. */
+static void look_at_process(struct metrics *metrics)
+{
+    int64_t now = clock_ms();
+    if (metrics->looked_ms != 0 && now - metrics->looked_ms < PROC_EVERY_MS) {
+        return;
+    }
+    metrics->looked_ms = now;
+    resident_pages(&metrics->size, &metrics->resident);
+    metrics->descriptors = open_descriptors();
+}
+
 static void write_process(struct metrics_out *out, void *arg)
 {
-    const struct metrics *metrics = arg;
+    struct metrics *metrics = arg;
     struct rusage use;
     struct rlimit files;
-    double size = 0, resident = 0, page = (double)sysconf(_SC_PAGESIZE);
+    double page = (double)sysconf(_SC_PAGESIZE);
     getrusage(RUSAGE_SELF, &use);
     getrlimit(RLIMIT_NOFILE, &files);
-    resident_pages(&size, &resident);
+    look_at_process(metrics);
     double cpu = (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
                  (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
     metrics_counter(out, "process_cpu_seconds_total", "User and system time.", cpu);
-    metrics_gauge(out, "process_resident_memory_bytes", "Resident memory.", resident * page);
-    metrics_gauge(out, "process_virtual_memory_bytes", "Virtual memory.", size * page);
-    metrics_gauge(out, "process_open_fds", "Open descriptors.", open_descriptors());
+    metrics_gauge(out, "process_resident_memory_bytes", "Resident memory.",
+                  metrics->resident * page);
+    metrics_gauge(out, "process_virtual_memory_bytes", "Virtual memory.", metrics->size * page);
+    metrics_gauge(out, "process_open_fds", "Open descriptors.", metrics->descriptors);
     metrics_gauge(out, "process_max_fds", "Limit of open descriptors.", (double)files.rlim_cur);
     metrics_gauge(out, "process_start_time_seconds", "Start, seconds since 1970.",
                   metrics->started);
@@ -222,7 +289,6 @@ char *metrics_text(struct metrics *metrics, size_t *len)
     if (out.text == NULL) {
         return NULL;
     }
-    out.text[0] = '\0';
     for (size_t i = 0; i < metrics->n; i++) {
         metrics->sections[i].write(&out, metrics->sections[i].arg);
     }
