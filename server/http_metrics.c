@@ -79,10 +79,13 @@ static void write_requests(struct metrics_out *out, const struct http *http)
     char labels[160], with_code[192];
     metrics_family(out, "mp2_requests_total", "counter", "Requests answered.");
     for (size_t row = 0; row <= endpoints_count; row++) {
-        row_labels(row, labels, sizeof labels);
+        labels[0] = '\0';
         for (size_t k = 0; k < MAX_ANSWERS; k++) {
             uint64_t n = counter_value(&http->answers[row * MAX_ANSWERS + k]);
             if (n > 0) {
+                if (labels[0] == '\0') {
+                    row_labels(row, labels, sizeof labels);
+                }
                 snprintf(with_code, sizeof with_code, "%s,code=\"%d\"", labels,
                          counted_statuses[k]);
                 metrics_sample(out, "mp2_requests_total", with_code, (double)n);
@@ -92,8 +95,8 @@ static void write_requests(struct metrics_out *out, const struct http *http)
     metrics_family(out, "mp2_request_duration_seconds", "histogram",
                    "From the request line to the end of the answer (of a stream: its beginning).");
     for (size_t row = 0; row <= endpoints_count; row++) {
-        row_labels(row, labels, sizeof labels);
         if (atomic_load(&http->durations[row].sum_millionths) > 0) {
+            row_labels(row, labels, sizeof labels);
             metrics_histogram(out, "mp2_request_duration_seconds", labels, &http->durations[row]);
         }
     }

@@ -82,7 +82,7 @@ static bool make_room(struct metrics_out *out, size_t more)
 static void put(struct metrics_out *out, const char *text)
 {
     size_t len = strlen(text);
-    if (make_room(out, len)) {
+    if (out->len + len <= out->room || make_room(out, len)) {
         memcpy(out->text + out->len, text, len);
         out->len += len;
     }
