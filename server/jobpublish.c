@@ -6,8 +6,8 @@
  * job thread waits for that, unless the loop has ended (shutdown); so the publication has two holders
  * and the last one frees it.
  *
- * A full disk passes: what could not be written is tried again for a while before the job is left to
- * be found at the next start.
+ * A full disk passes: what it did not take is tried again, at longer and longer intervals, until it is
+ * written or the server stops; the job is `running` meanwhile, and its result is kept.
  */
 #include "server/jobpublish.h"
 
@@ -20,8 +20,9 @@
 #include <string.h>
 #include <time.h>
 
-#define TRIES        6
+#define TRIES        6 /* of what no waiting will mend */
 #define TRY_AGAIN_MS 500
+#define MOST_MS      8000 /* between two tries */
 
 struct publication {
     struct storeq_op op;
@@ -269,6 +270,36 @@ static void pause_ms(struct jobs *jobs, int64_t ms)
     pthread_mutex_unlock(&jobs->lock);
 }
 
+static bool is_ending(struct jobs *jobs)
+{
+    pthread_mutex_lock(&jobs->lock);
+    bool ending = jobs->ending;
+    pthread_mutex_unlock(&jobs->lock);
+    return ending;
+}
+
+/* What an operator can mend while the server runs. */
+static bool may_pass(store_status status)
+{
+    return status == STORE_EFULL || status == STORE_EIO || status == STORE_EBUSY ||
+           status == STORE_ENOMEM || status == STORE_EABORTED;
+}
+
+/* After try number `i` (from 0) failed: waits, and says whether to try again. */
+static bool try_again(struct jobs *jobs, const char *id, int i, store_status status,
+                      const char *why)
+{
+    if (i + 1 >= TRIES && (is_ending(jobs) || !may_pass(status))) {
+        return false;
+    }
+    if (i + 1 == TRIES) {
+        log_event(LOG_WARN, "job_waits_for_store",
+                  "%s: its end cannot be written: %s; tried again until it can", id, why);
+    }
+    pause_ms(jobs, i < 4 ? TRY_AGAIN_MS << i : MOST_MS);
+    return true;
+}
+
 /* Submits and waits; false: not stored (or the loop has ended before it was known). */
 static bool try_publication(struct publication *p)
 {
@@ -287,14 +318,6 @@ static bool try_publication(struct publication *p)
     bool known = p->over;
     pthread_mutex_unlock(&jobs->lock);
     return known && p->op.status == STORE_OK;
-}
-
-static bool is_ending(struct jobs *jobs)
-{
-    pthread_mutex_lock(&jobs->lock);
-    bool ending = jobs->ending;
-    pthread_mutex_unlock(&jobs->lock);
-    return ending;
 }
 
 static enum job_end end_of(const struct publication *p)
@@ -351,13 +374,14 @@ static store_status write_end(store *s, void *arg, store_error *err)
 static bool write_down(struct job_thread *thread, struct ending *end)
 {
     store_error err = {0};
-    store_status status = STORE_EBUSY;
+    store_status status = STORE_OK;
     end->thread = thread;
-    for (int i = 0; i < TRIES && status != STORE_OK && status != STORE_ESTATE; i++) {
-        if (i > 0) {
-            pause_ms(thread->jobs, TRY_AGAIN_MS);
-        }
+    for (int i = 0;; i++) {
         status = storeq_call(thread->jobs->server->storeq, write_end, end, false, &err);
+        if (status == STORE_OK || status == STORE_ESTATE ||
+            !try_again(thread->jobs, end->job->id, i, status, err.text)) {
+            break;
+        }
     }
     if (status != STORE_OK && !end->cancelled) {
         log_event(LOG_ERROR, "job_end_lost", "%s: %s; the next start finds it", end->job->id,
@@ -419,12 +443,14 @@ enum job_end job_publish(struct job_thread *thread, const struct job_outcome *ou
     if (p == NULL) {
         return JOB_LOST;
     }
-    bool known = false;
-    for (int i = 0; i < TRIES && !known && !is_ending(thread->jobs); i++) {
-        known = try_publication(p);
-        if (!known) {
-            pause_ms(thread->jobs, TRY_AGAIN_MS);
+    bool known = try_publication(p);
+    for (int i = 0; !known && !is_ending(thread->jobs); i++) {
+        store_status status =
+            p->over ? p->op.status : STORE_EBUSY; /* not over: the queue is full */
+        if (!try_again(thread->jobs, p->id, i, status, p->op.err.text)) {
+            break;
         }
+        known = try_publication(p);
     }
     if (known) {
         end = end_of(p);

@@ -177,6 +177,38 @@ def test_disk(make, what):
     print(f"{what}: {n - 1} places")
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_job_ends_when_the_disk_is_back(make, code):
+    """The disk is full from before a job's end until long after it: the job waits, nothing of it is seen,
+    and when there is room it succeeds, without a restart."""
+    server = make()
+    key = server.make_tenant("acme")
+    file = uploads(server, key, "x")[0].json()["id"]
+    made = server.post("/v1/fine_tuning/jobs", {"model": "boot", "training_file": file, "seed": 3, "mp2": {
+        "task": "late", "init": "average", "budget": {"steps": 20}, "text_limit": 8}}, key=key)
+    assert made.status == 200, made
+    path = "/v1/fine_tuning/jobs/" + made.json()["id"]
+    end = time.monotonic() + 120
+    while server.get(path, key=key).json()["status"] == "queued" and time.monotonic() < end:
+        time.sleep(0.01)
+    server.control.fail_io(1, code, faults.WRITE | faults.TRUNCATE | faults.SYNC, sticky=True)
+    while "job_waits_for_store" not in server.log() and time.monotonic() < end:
+        assert server.post("/v1/predict", PREDICT, key=key).status == 200
+        time.sleep(0.1)
+    assert "job_waits_for_store" in server.log()
+    assert server.get(path, key=key).json()["status"] == "running"
+    assert server.get("/v1/tasks/late", key=key).status == 404
+    server.control.calm()
+    while server.get(path, key=key).json()["status"] == "running" and time.monotonic() < end:
+        time.sleep(0.1)
+    job = server.get(path, key=key).json()
+    assert job["status"] == "succeeded" and job["mp2"]["attempts"] == 1, job
+    assert server.post("/v1/predict", {"task": "late", "inputs": ["好"]}, key=key).status == 200
+    assert server.stop() == 0
+    crash.check_database(server.db, True)
+    server.start()
+
+
 def test_slow_store(make):
     """Writes wait for a disk that does not answer; predictions and reads do not."""
     server = make()
