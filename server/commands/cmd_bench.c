@@ -1,4 +1,4 @@
-/* cmd_bench.c: `mp2 bench gemm|forward|train|serve`.
+/* cmd_bench.c: `mp2 bench gemm|forward|train|serve|tasks`.
  *
  * Every figure is stated beside the floor of the same run: the rate of multiply-adds in registers
  * ("peak") and the best rate of plain matrix products of the model's own shapes ("best gemm"). Times
@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "server/commands/bench_figures.h"
 #include "server/commands/bench_serve.h"
+#include "server/commands/bench_tasks.h"
 #include "server/commands/commands.h"
 
 #include <getopt.h>
@@ -20,9 +21,9 @@
 #define MAX_LENS 65536
 
 struct bench {
-    const char *what, *shape, *kernel, *lens_file;
+    const char *what, *shape, *kernel, *lens_file, *db;
     size_t tokens, batch, threads, layers, batch_tokens;
-    size_t tasks, tenants, inflight, rounds; /* serve */
+    size_t tasks, tenants, inflight, rounds; /* serve, tasks */
     double seconds;
     bool half; /* float16 weights */
     eng_compute *compute;
@@ -33,7 +34,7 @@ struct bench {
 };
 
 static const char help[] =
-    "usage: mp2 bench gemm|forward|train|serve [OPTIONS]\n\n"
+    "usage: mp2 bench gemm|forward|train|serve|tasks [OPTIONS]\n\n"
     "  --shape large|base|small|DIR  model shape (random weights), or a model directory [base]\n"
     "  --tokens T      tokens of a sequence [178]\n"
     "  --batch B       sequences of a batch [1]\n"
@@ -52,7 +53,10 @@ static const char help[] =
     "  --tasks N       tasks in the registry [1000]\n"
     "  --tenants N     tenants that own them and ask [8]\n"
     "  --inflight N    predictions inside at a time [64]\n"
-    "  --rounds N      rounds of each kind, of --seconds each [5]\n";
+    "  --rounds N      rounds of each kind, of --seconds each [5]\n\n"
+    "tasks: a database of --tasks tasks of --tenants tenants, opened and read --rounds times as at a\n"
+    "start, then looked up:\n\n"
+    "  --db FILE       made when missing, else used again, and kept [one that is removed]\n";
 
 static int engine_error(const eng_error *err)
 {
@@ -408,6 +412,7 @@ enum {
     OPT_TENANTS,
     OPT_INFLIGHT,
     OPT_ROUNDS,
+    OPT_DB,
     OPT_JSON
 };
 
@@ -425,6 +430,7 @@ static const struct option options[] = {{"shape", required_argument, NULL, OPT_S
                                         {"tenants", required_argument, NULL, OPT_TENANTS},
                                         {"inflight", required_argument, NULL, OPT_INFLIGHT},
                                         {"rounds", required_argument, NULL, OPT_ROUNDS},
+                                        {"db", required_argument, NULL, OPT_DB},
                                         {"json", no_argument, NULL, OPT_JSON},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
@@ -468,6 +474,9 @@ static bool parse_option(struct bench *b, int option)
         return arg_size("--inflight", optarg, 1, 4096, &b->inflight);
     case OPT_ROUNDS:
         return arg_size("--rounds", optarg, 1, 64, &b->rounds);
+    case OPT_DB:
+        b->db = optarg;
+        return true;
     default:
         b->report.json = true;
         return true;
@@ -477,7 +486,7 @@ static bool parse_option(struct bench *b, int option)
 static bool known(const char *what)
 {
     return strcmp(what, "gemm") == 0 || strcmp(what, "forward") == 0 ||
-           strcmp(what, "train") == 0 || strcmp(what, "serve") == 0;
+           strcmp(what, "train") == 0 || strcmp(what, "serve") == 0 || strcmp(what, "tasks") == 0;
 }
 
 static int serve(const struct bench *b)
@@ -493,8 +502,22 @@ static int serve(const struct bench *b)
     return bench_serve(&asked);
 }
 
+static int many_tasks(const struct bench *b)
+{
+    const struct bench_tasks_options asked = {.model = b->shape,
+                                              .db = b->db,
+                                              .tasks = b->tasks,
+                                              .tenants = b->tenants,
+                                              .rounds = b->rounds,
+                                              .json = b->report.json};
+    return bench_tasks(&asked);
+}
+
 static int run(struct bench *b)
 {
+    if (strcmp(b->what, "tasks") == 0) {
+        return many_tasks(b);
+    }
     if (strcmp(b->what, "serve") == 0) {
         return serve(b);
     }
@@ -532,7 +555,7 @@ int cmd_bench(int argc, char **argv)
         }
     }
     if (optind + 1 != argc || !known(argv[optind])) {
-        return usage_error("bench wants one of gemm, forward, train, serve");
+        return usage_error("bench wants one of gemm, forward, train, serve, tasks");
     }
     b.what = argv[optind];
     return run(&b);

@@ -2,8 +2,12 @@
 #include "engine/engine.h"
 #include "server/commands/bench_figures.h"
 #include "server/commands/bench_serve.h"
+#include "server/commands/bench_tasks.h"
 #include "server/commands/commands.h"
 #include "tests/unit/test.h"
+
+#include <stdlib.h>
+#include <unistd.h>
 
 static eng_compute *compute;
 static eng_model *model;
@@ -74,6 +78,30 @@ static void serve(void)
     CHECK_INT(bench_serve(&options), EXIT_NO_INPUT);
 }
 
+/* A database is made, read twice and looked up, each task found; one that does not hold them all fails. */
+static void tasks(void)
+{
+    char path[] = "/tmp/mp2-test-bench-XXXXXX", db[64];
+    struct bench_tasks_options options = {.tasks = 60, .tenants = 7, .rounds = 2, .json = true};
+    CHECK_INT(bench_tasks(&options), EXIT_DONE);
+    CHECK(mkdtemp(path) != NULL);
+    snprintf(db, sizeof db, "%s/tasks.db", path);
+    options.db = db;
+    CHECK_INT(bench_tasks(&options), EXIT_DONE);
+    CHECK_INT(bench_tasks(&options), EXIT_DONE);
+    options.tasks = 61;
+    CHECK_INT(bench_tasks(&options), EXIT_FAILED);
+    options.rounds = 0;
+    CHECK_INT(bench_tasks(&options), EXIT_USAGE);
+    static const char *const ends[] = {"", "-lock"};
+    for (size_t i = 0; i < 2; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s%s", db, ends[i]);
+        CHECK_INT(unlink(name), 0);
+    }
+    CHECK_INT(rmdir(path), 0);
+}
+
 static void quantiles(void)
 {
     double values[] = {5, 1, 4, 2, 3};
@@ -96,6 +124,7 @@ int main(void)
     RUN(flops);
     RUN(train);
     RUN(serve);
+    RUN(tasks);
     RUN(quantiles);
     eng_bank_free(bank);
     eng_model_free(model);
