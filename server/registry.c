@@ -12,6 +12,7 @@
 #include "server/fault.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,14 +30,20 @@ uint64_t hash_bytes(uint64_t seed, const void *data, size_t len)
     return hash ^ (hash >> 29);
 }
 
-static size_t name_bucket(int64_t tenant, const char *name, size_t len, size_t n_buckets)
+static uint32_t name_hash(int64_t tenant, const char *name, size_t len)
 {
-    return (size_t)hash_bytes((uint64_t)tenant * 0x9E3779B97F4A7C15u, name, len) & (n_buckets - 1);
+    return (uint32_t)hash_bytes((uint64_t)tenant * 0x9E3779B97F4A7C15u, name, len);
 }
 
-static size_t id_bucket(int64_t task, size_t n_buckets)
+static size_t name_bucket(uint32_t hash, size_t n_buckets)
 {
-    return (size_t)hash_bytes(0, &task, sizeof task) & (n_buckets - 1);
+    return hash & (n_buckets - 1);
+}
+
+/* The store counts ids up: they fill buckets evenly as they are, and neighbours lie beside each other. */
+static size_t id_bucket(int64_t id, size_t n_buckets)
+{
+    return (size_t)id & (n_buckets - 1);
 }
 
 /* ---- making and ending --------------------------------------------------------------------- */
@@ -185,9 +192,10 @@ static struct task_node *find_name(const struct registry *registry, int64_t tena
     if (registry->n_buckets == 0) {
         return NULL;
     }
-    struct task_node *node = registry->by_name[name_bucket(tenant, name, len, registry->n_buckets)];
-    while (node != NULL && (node->tenant->id != tenant || strncmp(node->name, name, len) != 0 ||
-                            node->name[len] != '\0')) {
+    uint32_t hash = name_hash(tenant, name, len);
+    struct task_node *node = registry->by_name[name_bucket(hash, registry->n_buckets)];
+    while (node != NULL && (node->hash != hash || strncmp(node->name, name, len) != 0 ||
+                            node->name[len] != '\0' || node->tenant->id != tenant)) {
         node = node->next_by_name;
     }
     return node;
@@ -207,8 +215,7 @@ static struct task_node *find_id(const struct registry *registry, int64_t tenant
 
 static void link_name(struct registry *registry, struct task_node *node)
 {
-    struct task_node **bucket = &registry->by_name[name_bucket(
-        node->tenant->id, node->name, strlen(node->name), registry->n_buckets)];
+    struct task_node **bucket = &registry->by_name[name_bucket(node->hash, registry->n_buckets)];
     node->next_by_name = *bucket;
     *bucket = node;
 }
@@ -222,8 +229,7 @@ static void link_id(struct registry *registry, struct task_node *node)
 
 static void unlink_name(struct registry *registry, struct task_node *node)
 {
-    struct task_node **link = &registry->by_name[name_bucket(
-        node->tenant->id, node->name, strlen(node->name), registry->n_buckets)];
+    struct task_node **link = &registry->by_name[name_bucket(node->hash, registry->n_buckets)];
     while (*link != node) {
         link = &(*link)->next_by_name;
     }
@@ -239,9 +245,9 @@ static void unlink_id(struct registry *registry, struct task_node *node)
     *link = node->next_by_id;
 }
 
-static bool grow_tasks(struct registry *registry)
+static bool grow_tasks(struct registry *registry, size_t n)
 {
-    size_t old = registry->n_buckets, n = old == 0 ? 64 : old * 2;
+    size_t old = registry->n_buckets;
     struct task_node **by_name = calloc(n, sizeof(struct task_node *));
     struct task_node **by_id = calloc(n, sizeof(struct task_node *));
     if (by_name == NULL || by_id == NULL) {
@@ -267,9 +273,19 @@ static bool grow_tasks(struct registry *registry)
     return true;
 }
 
+bool registry_reserve(struct registry *registry, size_t tasks)
+{
+    size_t n = registry->n_buckets == 0 ? 64 : registry->n_buckets;
+    while (n < tasks && n < REG_MAX_RESERVED) {
+        n *= 2;
+    }
+    return n == registry->n_buckets || grow_tasks(registry, n);
+}
+
 static size_t node_bytes(size_t name_len)
 {
-    return sizeof(struct task_node) + name_len + 1;
+    size_t bytes = offsetof(struct task_node, name) + name_len + 1;
+    return bytes > sizeof(struct task_node) ? bytes : sizeof(struct task_node);
 }
 
 static void link_of_tenant(struct task_node *node)
@@ -297,7 +313,8 @@ static void unlink_of_tenant(struct task_node *node)
 static struct task_node *add_node(struct registry *registry, int64_t tenant_id, int64_t task,
                                   const char *name)
 {
-    if (registry->n_tasks >= registry->n_buckets && !grow_tasks(registry)) {
+    if (registry->n_tasks >= registry->n_buckets &&
+        !grow_tasks(registry, registry->n_buckets == 0 ? 64 : registry->n_buckets * 2)) {
         return NULL;
     }
     struct tenant_node *tenant = get_tenant(registry, tenant_id);
@@ -308,6 +325,7 @@ static struct task_node *add_node(struct registry *registry, int64_t tenant_id, 
     }
     node->tenant = tenant;
     node->id = task;
+    node->hash = name_hash(tenant_id, name, len);
     memcpy(node->name, name, len + 1);
     link_name(registry, node);
     link_id(registry, node);

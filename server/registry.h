@@ -77,6 +77,9 @@ typedef struct reg_publication {
 ENG_MUST_CHECK eng_status registry_new(const eng_model *model, eng_bank *const *banks,
                                        size_t n_banks, struct registry **out, eng_error *err);
 void registry_free(struct registry *registry);
+/* Room for that many tasks before they are published one by one, so that tables need not grow under
+ * them. False: out of memory; they grow as they must. */
+bool registry_reserve(struct registry *registry, size_t tasks);
 size_t registry_count(const struct registry *registry);
 /* Bytes the tasks, versions and forms take, compiled forms aside. */
 size_t registry_bytes(const struct registry *registry);

@@ -7,12 +7,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define REG_MAX_BANKS   16
-#define RECENT_INLINE   256  /* forms of inline tasks kept compiled */
-#define MAX_COMPILED    4096 /* forms kept compiled, some 10 KiB each; those in use stay beyond */
-#define MAX_PINS        256
-#define NEAREST_NAMES   1000 /* names compared for a "did you mean" */
-#define MALLOC_OVERHEAD 16   /* a fair guess, for registry_bytes */
+#define REG_MAX_BANKS    16
+#define REG_MAX_RESERVED ((size_t)1 << 26) /* buckets: a count from a file is not believed beyond */
+#define RECENT_INLINE    256               /* forms of inline tasks kept compiled */
+#define MAX_COMPILED     4096 /* forms kept compiled, some 10 KiB each; those in use stay beyond */
+#define MAX_PINS         256
+#define NEAREST_NAMES    1000 /* names compared for a "did you mean" */
+#define MALLOC_OVERHEAD  16   /* a fair guess, for registry_bytes */
 
 struct tenant_node {
     int64_t id;
@@ -26,6 +27,7 @@ struct task_node {
     struct version *current;
     struct task_node *next_by_name, *next_by_id;
     struct task_node *next_of_tenant, *previous_of_tenant;
+    uint32_t hash; /* of tenant and name: chains are walked without touching other memory */
     char name[];
 };
 

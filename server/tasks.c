@@ -68,26 +68,19 @@ static float *copy_route(const store_version *version, size_t *len)
     return route;
 }
 
-/* Calls `use` with the publication that the rows describe. */
-static eng_status with_publication(const store_task *task, const store_version *version,
-                                   eng_status (*use)(struct registry *registry,
-                                                     const reg_publication *pub, void *arg,
-                                                     eng_error *err),
-                                   struct registry *registry, void *arg, eng_error *err)
+/* Calls `use` with the publication that the rows and the spec read from them describe. */
+static eng_status with_spec(const store_task *task, const store_version *version,
+                            const eng_task_spec *spec,
+                            eng_status (*use)(struct registry *registry, const reg_publication *pub,
+                                              void *arg, eng_error *err),
+                            struct registry *registry, void *arg, eng_error *err)
 {
-    eng_text labels[ENG_MAX_LABELS];
-    eng_task_spec spec;
-    json_t *keep = NULL;
     size_t len = 0;
-    eng_status status = task_spec_of(task, &spec, labels, &keep, err);
-    if (status != ENG_OK) {
-        return status;
-    }
     float *route = copy_route(version, &len);
     const reg_publication pub = {.tenant = task->tenant,
                                  .task = task->id,
                                  .name = task->name,
-                                 .spec = &spec,
+                                 .spec = spec,
                                  .number = version->number,
                                  .route = route,
                                  .route_len = len,
@@ -95,9 +88,8 @@ static eng_status with_publication(const store_task *task, const store_version *
                                  .has_head = version->has_head,
                                  .model_fingerprint = version->model_fingerprint,
                                  .bank_fingerprint = version->bank_fingerprint};
-    status = route != NULL ? use(registry, &pub, arg, err) : fault_nomem(err, "route");
+    eng_status status = route != NULL ? use(registry, &pub, arg, err) : fault_nomem(err, "route");
     free(route);
-    json_decref(keep);
     return status;
 }
 
@@ -117,29 +109,108 @@ static eng_status pin(struct registry *registry, const reg_publication *pub, voi
 eng_status tasks_publish(struct registry *registry, const store_task *task,
                          const store_version *version, eng_error *err)
 {
-    return with_publication(task, version, publish, registry, NULL, err);
+    eng_text labels[ENG_MAX_LABELS];
+    eng_task_spec spec;
+    json_t *keep = NULL;
+    eng_status status = task_spec_of(task, &spec, labels, &keep, err);
+    if (status == ENG_OK) {
+        status = with_spec(task, version, &spec, publish, registry, NULL, err);
+        json_decref(keep);
+    }
+    return status;
 }
 
 eng_status tasks_pin(struct registry *registry, const store_task *task,
                      const store_version *version, const struct version **out, eng_error *err)
 {
-    return with_publication(task, version, pin, registry, (void *)out, err);
+    eng_text labels[ENG_MAX_LABELS];
+    eng_task_spec spec;
+    json_t *keep = NULL;
+    eng_status status = task_spec_of(task, &spec, labels, &keep, err);
+    if (status == ENG_OK) {
+        status = with_spec(task, version, &spec, pin, registry, (void *)out, err);
+        json_decref(keep);
+    }
+    return status;
 }
+
+/* ---- all of them, at start --------------------------------------------------------------------- */
+
+/* Tasks of many tenants have few sets of labels: the text of those read last, beside what it says. */
+#define KEPT_LABELS ((size_t)256)
+
+struct kept_labels {
+    char *text; /* NULL: free */
+    json_t *list;
+};
 
 struct loading {
     struct registry *registry;
     size_t loaded, refused;
     bool nomem;
+    struct kept_labels kept[KEPT_LABELS];
 };
+
+/* The place of a text: kept already, or emptied for it. */
+static struct kept_labels *labels_place(struct loading *loading, const char *text)
+{
+    uint32_t hash = 2166136261u;
+    for (const char *at = text; *at != '\0'; at++) {
+        hash = (hash ^ (unsigned char)*at) * 16777619u;
+    }
+    struct kept_labels *kept = &loading->kept[hash % KEPT_LABELS];
+    if (kept->text != NULL && strcmp(kept->text, text) != 0) {
+        free(kept->text);
+        json_decref(kept->list);
+        *kept = (struct kept_labels){0};
+    }
+    return kept;
+}
+
+/* task_spec_of, but labels that were read already are not read again. What `spec` points at stays until
+ * the next call. */
+static eng_status loading_spec(struct loading *loading, const store_task *task, eng_task_spec *spec,
+                               eng_text *labels, eng_error *err)
+{
+    if (task->labels == NULL) {
+        json_t *none = NULL;
+        return task_spec_of(task, spec, labels, &none, err);
+    }
+    struct kept_labels *kept = labels_place(loading, task->labels);
+    if (kept->text != NULL) {
+        store_task rest = *task;
+        json_t *none = NULL;
+        rest.labels = NULL;
+        eng_status status = task_spec_of(&rest, spec, labels, &none, err);
+        return status == ENG_OK ? read_labels(kept->list, spec, labels, err) : status;
+    }
+    json_t *list = NULL;
+    eng_status status = task_spec_of(task, spec, labels, &list, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    *kept = (struct kept_labels){strdup(task->labels), list};
+    if (kept->text == NULL) {
+        json_decref(list);
+        *kept = (struct kept_labels){0};
+        return fault_nomem(err, "labels");
+    }
+    return ENG_OK;
+}
 
 static bool load_one(void *arg, const store_task *task, const store_version *current)
 {
     struct loading *loading = arg;
+    eng_text labels[ENG_MAX_LABELS];
+    eng_task_spec spec;
     eng_error err;
     if (current == NULL) {
         return true;
     }
-    eng_status status = tasks_publish(loading->registry, task, current, &err);
+    eng_status status = loading_spec(loading, task, &spec, labels, &err);
+    if (status == ENG_OK) {
+        status = with_spec(task, current, &spec, publish, loading->registry, NULL, &err);
+    }
     loading->nomem = status == ENG_ENOMEM;
     if (status == ENG_OK) {
         loading->loaded++;
@@ -154,7 +225,16 @@ store_status tasks_load(store *s, struct registry *registry, size_t *loaded, siz
                         store_error *err)
 {
     struct loading loading = {.registry = registry};
-    store_status status = store_tasks_load(s, load_one, &loading, err);
+    int64_t n = 0;
+    store_status status = store_tasks_count(s, &n, err);
+    loading.nomem = status == STORE_OK && n > 0 && !registry_reserve(registry, (size_t)n);
+    if (status == STORE_OK && !loading.nomem) {
+        status = store_tasks_load(s, load_one, &loading, err);
+    }
+    for (size_t i = 0; i < KEPT_LABELS; i++) {
+        free(loading.kept[i].text);
+        json_decref(loading.kept[i].list);
+    }
     *loaded = loading.loaded;
     *refused = loading.refused;
     if (status == STORE_OK && loading.nomem) {

@@ -340,14 +340,18 @@ STORE_MUST_CHECK store_status store_version_list(store *s, int64_t tenant, int64
 /* Moves the alias (roll back, roll forward). */
 STORE_MUST_CHECK store_status store_task_set_current(store *s, int64_t tenant, int64_t task,
                                                      int64_t number, int64_t now, store_error *err);
-/* Every live task with its current version (NULL when none), in order of id, for the registry; false
- * from `each` ends the walk early. */
+/* Called with a live task and its current version (NULL when none); false ends the walk early. */
 typedef bool (*store_each_task)(void *arg, const store_task *task, const store_version *current);
-/* The same of one tenant, in no particular order. */
+/* All of one tenant, in no particular order. */
 STORE_MUST_CHECK store_status store_tasks_each(store *s, int64_t tenant, store_each_task each,
                                                void *arg, store_error *err);
+/* All there are, in order of id, for the registry: of a task id, tenant, name, type, labels,
+ * text_template, flags and current are read, of a version task, number, route, has_prompt, has_head and
+ * the fingerprints. */
 STORE_MUST_CHECK store_status store_tasks_load(store *s, store_each_task each, void *arg,
                                                store_error *err);
+/* How many tasks that walk meets at most (deleted ones are counted). */
+STORE_MUST_CHECK store_status store_tasks_count(store *s, int64_t *n, store_error *err);
 
 /* ---- files --------------------------------------------------------------------------------- */
 

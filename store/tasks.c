@@ -512,11 +512,12 @@ store_status store_tasks_purge(store *s, int64_t before, size_t limit, size_t *r
 
 /* ---- the registry -------------------------------------------------------------------------- */
 
-/* `index`: of one tenant in the order of rowids, so that tables are read from front to back. */
-#define WITH_CURRENT(index)                                                                        \
-    "SELECT " TASK_COLUMNS ", " DB_VERSION_COLUMNS " FROM tasks t" index                           \
+/* The index lists one tenant's tasks in the order of rowids, so that tables are read from front to
+ * back. */
+#define WITH_CURRENT                                                                               \
+    "SELECT " TASK_COLUMNS ", " DB_VERSION_COLUMNS " FROM tasks t INDEXED BY tasks_tenant"         \
     " LEFT JOIN task_versions v ON v.task = t.id AND v.number = t.current"                         \
-    " LEFT JOIN bases b ON b.id = v.base WHERE t.deleted = 0"
+    " LEFT JOIN bases b ON b.id = v.base WHERE t.deleted = 0 AND t.tenant = ?"
 
 /* Steps through a bound query of WITH_CURRENT and finishes it. */
 static store_status walk(db_query *q, store_each_task each, void *arg, store_error *err)
@@ -535,19 +536,65 @@ static store_status walk(db_query *q, store_each_task each, void *arg, store_err
     return db_finish(q, status, err);
 }
 
+/* What the registry keeps, and no more: a start reads a million of these. */
+#define FOR_REGISTRY                                                                               \
+    "SELECT t.id, t.tenant, t.name, t.type, t.labels, t.text_template, t.flags, t.current,"        \
+    " v.number, v.route, v.has_prompt, v.has_head, b.model_fingerprint, b.bank_fingerprint"        \
+    " FROM tasks t LEFT JOIN task_versions v ON v.task = t.id AND v.number = t.current"            \
+    " LEFT JOIN bases b ON b.id = v.base WHERE t.deleted = 0 ORDER BY t.id"
+
+static void read_for_registry(db_query *q, store_task *task, store_version *version)
+{
+    task->id = db_int(q);
+    task->tenant = db_int(q);
+    task->name = db_text(q, NULL);
+    task->type = db_text(q, NULL);
+    task->labels = db_text(q, NULL);
+    task->text_template = db_text(q, NULL);
+    task->flags = (uint32_t)db_int(q);
+    task->current = db_int(q);
+    version->task = task->id;
+    version->number = db_int(q);
+    version->route = db_blob(q, NULL);
+    version->has_prompt = db_int(q) != 0;
+    version->has_head = db_int(q) != 0;
+    version->model_fingerprint = db_text(q, NULL);
+    version->bank_fingerprint = db_text(q, NULL);
+}
+
 store_status store_tasks_load(store *s, store_each_task each, void *arg, store_error *err)
 {
     db_query q;
-    store_status status = db_prepare(s, WITH_CURRENT("") " ORDER BY t.id", &q, err);
-    return status == STORE_OK ? walk(&q, each, arg, err) : status;
+    store_status status = db_prepare(s, FOR_REGISTRY, &q, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_step(&q, err);
+    while (status == STORE_OK && q.row) {
+        store_task task = {0};
+        store_version version = {0};
+        read_for_registry(&q, &task, &version);
+        if (q.code != SQLITE_OK || !each(arg, &task, task.current != 0 ? &version : NULL)) {
+            break;
+        }
+        status = db_step(&q, err);
+    }
+    return db_finish(&q, status, err);
+}
+
+store_status store_tasks_count(store *s, int64_t *n, store_error *err)
+{
+    db_query q;
+    *n = 0;
+    store_status status = db_prepare(s, "SELECT count(*) FROM tasks", &q, err);
+    return status == STORE_OK ? db_scalar(&q, n, err) : status;
 }
 
 store_status store_tasks_each(store *s, int64_t tenant, store_each_task each, void *arg,
                               store_error *err)
 {
     db_query q;
-    store_status status =
-        db_prepare(s, WITH_CURRENT(" INDEXED BY tasks_tenant") " AND t.tenant = ?", &q, err);
+    store_status status = db_prepare(s, WITH_CURRENT, &q, err);
     if (status != STORE_OK) {
         return status;
     }

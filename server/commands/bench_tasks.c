@@ -111,13 +111,13 @@ static store_status add_task(struct many *m, store *s, size_t i, store_error *er
                              .type = "classification",
                              .labels = labels[i % 4],
                              .created = wall_ms()};
-    const store_version first = {
-        .route = {route, len * sizeof *route},
-        .method = "route",
-        .model_fingerprint = eng_model_get_info(m->opened.model)->fingerprint,
-        .bank_fingerprint = bank->fingerprint,
-        .bank = bank->name,
-        .created = task.created};
+    const store_version first = {.route = {route, len * sizeof *route},
+                                 .method = "route",
+                                 .model_fingerprint =
+                                     eng_model_get_info(m->opened.model)->fingerprint,
+                                 .bank_fingerprint = bank->fingerprint,
+                                 .bank = bank->name,
+                                 .created = task.created};
     return store_task_create(s, &task, &first, &id, err);
 }
 
@@ -189,8 +189,8 @@ static int start_once(struct many *m, double *open_seconds, double *load_seconds
         return store_failed(&err);
     }
     if (loaded != m->options->tasks || refused != 0) {
-        fprintf(stderr, "mp2 bench: %zu tasks were read and %zu refused, not %zu and none\n", loaded,
-                refused, m->options->tasks);
+        fprintf(stderr, "mp2 bench: %zu tasks were read and %zu refused, not %zu and none\n",
+                loaded, refused, m->options->tasks);
         return EXIT_FAILED;
     }
     return EXIT_DONE;
@@ -235,8 +235,7 @@ static int look_up(struct many *m)
         char name[32];
         name_of(task, name);
         double began = bench_now();
-        missed +=
-            registry_find(m->registry, tenant_of(m, task), name, strlen(name), &view) ? 0 : 1;
+        missed += registry_find(m->registry, tenant_of(m, task), name, strlen(name), &view) ? 0 : 1;
         m->seconds[i] = bench_now() - began;
     }
     sort_values(m->seconds, LOOKUPS);

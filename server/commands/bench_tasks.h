@@ -7,7 +7,7 @@
 
 struct bench_tasks_options {
     const char *model; /* directory with a vocabulary and a bank; NULL: the embedded model */
-    const char *db;    /* filled when new, kept, used as it is when an earlier run made it; NULL: one
+    const char *db; /* filled when new, kept, used as it is when an earlier run made it; NULL: one
                           in TMPDIR or /tmp that is removed in the end */
     size_t tasks, tenants, rounds;
     bool json;

@@ -54,7 +54,8 @@ static const char help[] =
     "  --tenants N     tenants that own them and ask [8]\n"
     "  --inflight N    predictions inside at a time [64]\n"
     "  --rounds N      rounds of each kind, of --seconds each [5]\n\n"
-    "tasks: a database of --tasks tasks of --tenants tenants, opened and read --rounds times as at a\n"
+    "tasks: a database of --tasks tasks of --tenants tenants, opened and read --rounds times as at "
+    "a\n"
     "start, then looked up:\n\n"
     "  --db FILE       made when missing, else used again, and kept [one that is removed]\n";
 

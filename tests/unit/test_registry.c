@@ -252,6 +252,28 @@ static double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Room made beforehand, or in between, loses nothing. */
+static void room_is_made_at_any_time(void)
+{
+    struct registry *registry = open_registry();
+    struct reg_task_view view;
+    eng_error err;
+    char name[32];
+    CHECK(registry_reserve(registry, 10));
+    for (int i = 0; i < 300; i++) {
+        snprintf(name, sizeof name, "task-%d", i);
+        CHECK(publish(registry, 1, i + 1, name, 1, (float)i, &err) == ENG_OK);
+        CHECK(i % 100 != 50 || registry_reserve(registry, 1000 * (size_t)(i + 1)));
+    }
+    CHECK(registry_reserve(registry, 0));
+    for (int i = 0; i < 300; i++) {
+        snprintf(name, sizeof name, "task-%d", i);
+        CHECK(has(registry, 1, name, &view) && view.id == i + 1);
+        CHECK(registry_find_id(registry, 1, i + 1, &view) && strcmp(view.name, name) == 0);
+    }
+    registry_free(registry);
+}
+
 static void holds_many_tasks(void)
 {
     enum { TASKS = 300000, TENANTS = 50 };
@@ -389,6 +411,7 @@ int main(void)
     RUN(inline_tasks_share_forms);
     RUN(old_inline_forms_are_forgotten);
     RUN(compiled_forms_are_bounded);
+    RUN(room_is_made_at_any_time);
     RUN(holds_many_tasks);
     RUN(enumerates_a_tenant);
     RUN(names_the_nearest);
