@@ -255,13 +255,63 @@ static void *encoder_main(void *arg)
 
 /* ---- the batch thread ---------------------------------------------------------------------- */
 
+/* Several tenants ask, or did a moment ago: a batch then has a fraction of the tokens, for what arrives
+ * waits for the batch that is on. */
+#define SHARED_FOR_US 1000000
+#define SHARED_PART   4
+#define SHARED_LEAST  256 /* tokens; fewer would waste the matrix products */
+
+static size_t budget(struct batcher *b, int64_t now)
+{
+    size_t all = b->stats.budget_tokens, part = all / SHARED_PART;
+    part = part < SHARED_LEAST ? SHARED_LEAST : part;
+    return now < b->shared_until && part < all ? part : all;
+}
+
+static void note_tenant(struct batcher *b, int64_t tenant, int64_t now)
+{
+    if (b->tenant != 0 && tenant != b->tenant) {
+        b->shared_until = now + SHARED_FOR_US;
+    }
+    b->tenant = tenant;
+}
+
+/* All that others want is in the batch, and who could fill any number of batches comes next: theirs is
+ * computed by itself, in the time that it needs. */
+static bool others_go_alone(const struct batcher *b, size_t n, int64_t next)
+{
+    if (n == 0 || next != b->hog || b->run_queue.n_heap > 1) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (b->places[i].prediction->tenant == next) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void note_hog(struct batcher *b, size_t n, bool full)
+{
+    int64_t tenant = n > 0 ? b->places[0].prediction->tenant : 0;
+    bool alone = full;
+    for (size_t i = 1; i < n; i++) {
+        alone = alone && b->places[i].prediction->tenant == tenant;
+    }
+    if (alone) {
+        b->hog = tenant;
+    } else if (b->run_queue.n_heap == 0) {
+        b->hog = 0;
+    }
+}
+
 /* With the lock: fills places from the least served tenants. Returns how many; *rows: their tokens. */
 static size_t compose(struct batcher *b, size_t *rows, struct prediction **finished)
 {
     size_t n = 0, used = 0;
     int64_t now = clock_us();
     struct fair_item *item;
-    while (n < b->options.max_sequences && used < b->stats.budget_tokens &&
+    while (n < b->options.max_sequences && used < budget(b, now) &&
            (item = fair_next(&b->run_queue)) != NULL) {
         struct prediction *p = from_run(item);
         if (is_late(p, now)) {
@@ -272,8 +322,12 @@ static size_t compose(struct batcher *b, size_t *rows, struct prediction **finis
             settle(b, p, finished);
             continue;
         }
+        if (others_go_alone(b, n, p->tenant)) {
+            break;
+        }
+        note_tenant(b, p->tenant, now);
         size_t len = p->pieces[p->taken].len;
-        if (n > 0 && used + len > b->stats.budget_tokens) {
+        if (n > 0 && used + len > budget(b, now)) {
             fair_skip(&b->run_queue);
             continue;
         }
@@ -286,6 +340,7 @@ static size_t compose(struct batcher *b, size_t *rows, struct prediction **finis
             fair_remove(&b->run_queue, item);
         }
     }
+    note_hog(b, n, used + used / 8 >= budget(b, now));
     fair_resume(&b->run_queue);
     *rows = used;
     return n;
