@@ -4,6 +4,7 @@
 #include "server/cgroup.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,13 @@ void cgroup_read(const char *root, const char *self, struct cgroup_limits *out)
     }
 }
 
+size_t cgroup_cores(void)
+{
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return count > 0 ? (size_t)count : 1;
+}
+
 size_t cgroup_threads(uint64_t given, size_t cores, const struct cgroup_limits *limits)
 {
     if (given > 0) {
@@ -127,4 +135,11 @@ size_t cgroup_threads(uint64_t given, size_t cores, const struct cgroup_limits *
         most = limits->cpus < 1 ? 1 : (size_t)limits->cpus;
     }
     return most;
+}
+
+size_t cgroup_own_threads(uint64_t given)
+{
+    struct cgroup_limits limits;
+    cgroup_read("/sys/fs/cgroup", "/proc/self/cgroup", &limits);
+    return cgroup_threads(given, cgroup_cores(), &limits);
 }

@@ -19,8 +19,13 @@ struct cgroup_limits {
 /* root: "/sys/fs/cgroup". self: "/proc/self/cgroup". What cannot be read counts as no limit. */
 void cgroup_read(const char *root, const char *self, struct cgroup_limits *out);
 
+/* Cores this process may run on (its affinity). */
+size_t cgroup_cores(void);
+
 /* Threads for `given` (setting threads; 0: choose): the cores this process may run on, or fewer when
  * its groups get less time than that. */
 size_t cgroup_threads(uint64_t given, size_t cores, const struct cgroup_limits *limits);
+/* The same for this process: what commands that compute by themselves take. */
+size_t cgroup_own_threads(uint64_t given);
 
 #endif

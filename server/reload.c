@@ -5,7 +5,9 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/notify.h"
+#include "server/storeq.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,53 @@ void reload_log(const struct config *config, bool open)
     }
 }
 
+/* ---- the audit log ----------------------------------------------------------------------------------- */
+
+struct recorded {
+    struct storeq_op op;
+    store_audit row;
+    char detail[2 * CONFIG_ERROR_SIZE + 64];
+};
+
+static store_status write_row(store *s, void *arg, store_error *err)
+{
+    const struct recorded *recorded = arg;
+    return store_audit_add(s, &recorded->row, err);
+}
+
+static void row_written(struct storeq_op *op)
+{
+    if (op->status != STORE_OK) {
+        log_event(LOG_WARN, "audit_lost", "settings.reload: %s", op->err.text);
+    }
+    free(op->arg);
+}
+
+/* Who may send the process a signal is the system's business: the row says that one came. */
+static void record(struct server *server, const char *changed, const char *kept)
+{
+    struct recorded *recorded = calloc(1, sizeof *recorded);
+    json_t *detail = json_pack("{s:s, s:s?}", "changed", changed, "needs_restart",
+                               kept[0] != '\0' ? kept : NULL);
+    size_t len = detail != NULL ? json_dumpb(detail, NULL, 0, JSON_COMPACT) : 0;
+    if (recorded != NULL && len > 0 && len < sizeof recorded->detail) {
+        (void)json_dumpb(detail, recorded->detail, len, JSON_COMPACT);
+        recorded->row = (store_audit){.created = wall_ms(),
+                                      .user = "signal HUP",
+                                      .action = "settings.reload",
+                                      .detail = recorded->detail};
+        recorded->op = (struct storeq_op){
+            .run = write_row, .done = row_written, .arg = recorded, .must = true};
+        if (storeq_submit(server->storeq, &recorded->op)) {
+            recorded = NULL; /* row_written frees it */
+        }
+    }
+    json_decref(detail);
+    free(recorded);
+}
+
+/* ---- the settings --------------------------------------------------------------------------------------- */
+
 static bool apply(struct server *server, struct config *fresh, char why[CONFIG_ERROR_SIZE])
 {
     char changed[CONFIG_ERROR_SIZE], kept[CONFIG_ERROR_SIZE];
@@ -54,6 +103,7 @@ static bool apply(struct server *server, struct config *fresh, char why[CONFIG_E
     log_text(&line, "changed", changed);
     log_text(&line, "needs_restart", kept[0] != '\0' ? kept : NULL);
     log_end(&line);
+    record(server, changed, kept);
     return true;
 }
 

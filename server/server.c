@@ -28,7 +28,6 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <sched.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -157,19 +156,11 @@ static int open_database(struct running *run, store **out)
 
 /* ---- starting -------------------------------------------------------------------------------------------- */
 
-/* Cores this process may run on. */
-static size_t core_count(void)
-{
-    cpu_set_t set;
-    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return count > 0 ? (size_t)count : 1;
-}
-
 static int open_model(struct running *run)
 {
     struct server *server = &run->server;
     const struct config *config = server->config;
-    size_t threads = cgroup_threads(config->threads, core_count(), &run->limits);
+    size_t threads = cgroup_threads(config->threads, cgroup_cores(), &run->limits);
     eng_error err = {0};
     const char *dir = default_model_dir(config->model[0] != '\0' ? config->model : NULL);
     if (dir == NULL) {

@@ -6,6 +6,7 @@
  * is the sign to measure again.
  */
 #include "engine/engine.h"
+#include "server/cgroup.h"
 #include "server/commands/bench_figures.h"
 #include "server/commands/bench_serve.h"
 #include "server/commands/bench_tasks.h"
@@ -366,7 +367,7 @@ static int measure_train(struct bench *b)
 static int measure(struct bench *b)
 {
     eng_error err = {0};
-    if (eng_compute_start(b->threads, b->kernel, &b->compute, &err) != ENG_OK ||
+    if (eng_compute_start(cgroup_own_threads(b->threads), b->kernel, &b->compute, &err) != ENG_OK ||
         open_model(b, &err) != ENG_OK || open_bank(b, &err) != ENG_OK) {
         return engine_error(&err);
     }

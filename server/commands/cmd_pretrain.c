@@ -5,6 +5,7 @@
  * line of JSON beside the result; the terminal shows one line that changes, a log one line every few
  * seconds. Options and progress: pretrain_args.h.
  */
+#include "server/cgroup.h"
 #include "server/commands/commands.h"
 #include "server/commands/pretrain_args.h"
 
@@ -145,7 +146,7 @@ static int pretrain_backbone(int argc, char **argv)
     }
     snprintf(show.metrics_default, sizeof show.metrics_default, "%s/metrics.jsonl", config.to);
     pretrain_show_begin(&show);
-    eng_status status = eng_compute_start(threads, NULL, &compute, &err);
+    eng_status status = eng_compute_start(cgroup_own_threads(threads), NULL, &compute, &err);
     if (status == ENG_OK) {
         status = eng_pretrain_backbone(compute, &config, pretrain_show_step, &show, &err);
         eng_compute_stop(compute);
@@ -296,7 +297,7 @@ static int pretrain_prompts(int argc, char **argv)
                  (int)(end != NULL ? (size_t)(end - to) : strlen(to)), to);
     }
     pretrain_show_begin(&show);
-    eng_status status = eng_compute_start(threads, NULL, &compute, &err);
+    eng_status status = eng_compute_start(cgroup_own_threads(threads), NULL, &compute, &err);
     if (status == ENG_OK) {
         status = eng_pretrain_prompts(compute, &args.config, pretrain_show_step, &show, &err);
         eng_compute_stop(compute);

@@ -1,5 +1,6 @@
 /* opened.c: opening what commands work on, and saying why it could not be opened. */
 #include "server/commands/opened.h"
+#include "server/cgroup.h"
 
 #include "server/commands/commands.h"
 
@@ -29,7 +30,7 @@ int opened_open(const struct open_request *request, struct opened *out)
                      : eng_bank_open_default(out->model, request->tied, &out->bank, &err);
     }
     if (status == ENG_OK) {
-        status = eng_compute_start(request->threads, NULL, &out->compute, &err);
+        status = eng_compute_start(cgroup_own_threads(request->threads), NULL, &out->compute, &err);
     }
     return status == ENG_OK ? EXIT_DONE : engine_failed(request->command, status, &err);
 }

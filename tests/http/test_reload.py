@@ -41,6 +41,13 @@ def test_live_settings_change(configured):
     line = hup(server, "event=reloaded")
     assert "max_json" in line and "log_level" in line and "needs_restart" not in line
     assert big(server) == 422
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        rows = [r for r in server.get("/v1/admin/audit").json()["data"] if r["action"] == "settings.reload"]
+        if rows:
+            break
+    assert [r["actor"]["user"] for r in rows] == ["signal HUP"]
+    assert "max_json" in rows[0]["detail"]["changed"] and rows[0]["detail"]["needs_restart"] is None
     server.get("/healthz", key=None)
     assert server.stop() == 0
     assert re.search(r"level=debug event=request .*path=/healthz", server.log())
