@@ -494,6 +494,8 @@ typedef struct eng_progress {
     bool best;                     /* dev chose this step so far */
     size_t tokens;
     double seconds;
+    /* Cross-validation: the fold left out, from 0; `folds`: the last run, on all rows. Without: 0, 0. */
+    size_t fold, folds;
 } eng_progress;
 
 /* ENG_STOP and ENG_PAUSE end the run with ENG_ECANCELLED; ENG_PAUSE hands a checkpoint over first. */

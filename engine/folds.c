@@ -179,6 +179,8 @@ static eng_verdict on_progress(void *arg, const eng_progress *progress)
     }
     told.step += f->now.fold * f->total;
     told.steps = (f->config.folds + 1) * f->total;
+    told.fold = f->now.fold;
+    told.folds = f->config.folds;
     told.tokens += f->now.tokens;
     told.seconds += f->now.seconds;
     return f->call->on_progress != NULL ? f->call->on_progress(f->call->arg, &told) : ENG_GO_ON;

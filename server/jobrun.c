@@ -204,6 +204,10 @@ static char *progress_text(const eng_progress *progress)
               json_put(data, "best", json_boolean(progress->best)) &&
               json_put(data, "tokens", json_integer((json_int_t)progress->tokens)) &&
               json_put(data, "seconds", number_or_null(progress->seconds));
+    if (progress->folds > 0) {
+        ok = ok && json_put(data, "fold", json_integer((json_int_t)progress->fold + 1)) &&
+             json_put(data, "folds", json_integer((json_int_t)progress->folds));
+    }
     char *text = ok ? json_text(data, &len) : NULL;
     json_decref(data);
     return text;

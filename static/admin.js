@@ -1,8 +1,8 @@
 /* admin.js: tenants, their keys and quotas; what was done (the audit log); backups. A key is shown once,
  * when it is made. "#/admin", "#/admin/tenant/NAME", "#/admin/audit", "#/admin/backup". */
 import { call, get, post, maybe, query, all, tenantPath } from './api.js';
-import { h, fill, field, card, headed, heading, table, facts, time, short, bytes, duration, notice, copyable,
-  badge, button, act, hash, link, check, form, input, sure, empty } from './dom.js';
+import { h, fill, field, card, heading, table, facts, time, short, bytes, duration, notice, copyable, badge,
+  button, act, hash, link, check, form, input, sure, empty, rowButton, spoken } from './dom.js';
 import { t, named } from './strings.js';
 
 const SCOPES = ['predict', 'adapt', 'read', 'admin'];
@@ -38,11 +38,11 @@ async function tenants(main) {
 function quotaFields(given, names = QUOTAS) {
   const controls = names.map((name) => input({ type: 'number', min: 0, placeholder: t('server_default'), value: given && given[name] !== null && given[name] !== undefined ? given[name] : null }));
   const read = () => Object.fromEntries(names.map((name, i) => [name, controls[i].value === '' ? null : Number(controls[i].value)]));
-  return { parts: h('div', { class: 'fields' }, names.map((name, i) => field(named('quota', name), controls[i]))), read };
+  return { parts: h('div', 'fields', names.map((name, i) => field(named('quota', name), controls[i]))), read };
 }
 
 function settingsCard(one, path, reload) {
-  const enabled = check(t('tenant_enabled'), !one.disabled);
+  const enabled = check(t('enabled'), !one.disabled);
   const weight = input({ type: 'number', min: 0.01, max: 1000, step: 'any', value: one.weight });
   const given = one.quotas || {};
   const quotas = quotaFields(given);
@@ -62,7 +62,7 @@ function settingsCard(one, path, reload) {
 function newKeyCard(path, reload) {
   const label = input({ maxlength: 128 }), days = input({ type: 'number', min: 1, max: 3650, placeholder: t('never') });
   const boxes = SCOPES.map((scope) => check(scope, scope !== 'admin'));
-  const place = h('div', {});
+  const place = h('div');
   const make = async () => {
     fill(place);
     const body = { scopes: SCOPES.filter((_, i) => boxes[i].box.checked) };
@@ -78,7 +78,7 @@ function newKeyCard(path, reload) {
     await reload();
   };
   return card(t('new_key'), form([h('fieldset', {}, h('legend', {}, t('scopes')), boxes.map((one) => one.label)),
-    h('div', { class: 'fields' }, field(t('note'), label), field(t('expires_days'), days))], t('make_key'), make), place);
+    h('div', 'fields', field(t('note'), label), field(t('expires_days'), days))], t('make_key'), make), place);
 }
 
 function showKey(place, key) {
@@ -92,7 +92,7 @@ function keyState(key) {
 
 /* What a key may do besides: its label, its own quotas. */
 function keyForm(key, at, place, reload) {
-  const label = input({ maxlength: 128, value: key.label || '' });
+  const label = input({ maxlength: 128, value: key.label || '', required: Boolean(key.label) }); /* a label can be replaced, not removed */
   const quotas = quotaFields(key.quotas, KEY_QUOTAS);
   const change = async () => {
     await call('PATCH', at, { ...(label.value.trim() ? { label: label.value.trim() } : {}), quotas: quotas.read() });
@@ -100,7 +100,7 @@ function keyForm(key, at, place, reload) {
     notice(t('saved'));
     await reload();
   };
-  fill(place, h('div', { class: 'well' }, form([h('h3', { tabindex: '-1' }, `${t('edit')} ${key.id}`), field(t('note'), label), quotas.parts], t('save'), change)));
+  fill(place, h('div', 'well', form([h('h3', { tabindex: '-1' }, `${t('edit')} ${key.id}`), field(t('note'), label), quotas.parts], t('save'), change)));
   label.focus();
 }
 
@@ -116,21 +116,20 @@ function keyTable(keys, path, place, reload) {
   const live = (key) => !key.revoked_at && !(key.expires_at && key.expires_at <= Date.now() / 1000);
   return table([t('key'), t('state'), t('note'), t('scopes'), t('created'), t('expires'), ['', 'acts']], keys.map((key) => [h('code', {}, key.id), keyState(key),
     key.label || '–', key.scopes.join(', '), time(key.created_at), key.expires_at ? time(key.expires_at) : t('never'), live(key) ? [
-      button(t('edit'), () => keyForm(key, at(key), place, reload), { class: 'plain small', 'aria-label': `${t('edit')} ${key.id}` }),
-      button(t('rotate'), rotate(key), { class: 'plain small', 'aria-label': `${t('rotate')} ${key.id}` }),
-      button(t('revoke'), revoke(key), { class: 'danger small', 'aria-label': `${t('revoke')} ${key.id}` })] : null]), t('keys'));
+      rowButton('edit', key.id, () => keyForm(key, at(key), place, reload)), rowButton('rotate', key.id, rotate(key)),
+      rowButton('revoke', key.id, revoke(key), 'danger')] : null]), t('keys'));
 }
 
 async function tenantPage(main, name) {
   const path = tenantPath(name);
-  const settings = h('div', {}), keys = h('div', {}), shown = h('div', {});
+  const settings = h('div'), keys = h('div'), shown = h('div');
   const loadSettings = async () => fill(settings, settingsCard(await get(path), path, loadSettings));
   const loadKeys = async () => {
     const list = await all(`${path}/keys`);
     fill(keys, list.length ? keyTable(list, path, shown, loadKeys) : empty(t('no_keys'), t('no_keys_hint')));
   };
   await Promise.all([loadSettings(), loadKeys()]);
-  main.append(...heading(name, { crumb: ['#/admin', t('tenants')] }), card(t('keys_title'), keys, shown), h('div', { class: 'grid' }, newKeyCard(path, loadKeys), settings));
+  main.append(...heading(name, { crumb: ['#/admin', t('tenants')] }), card(t('keys_title'), keys, shown), h('div', 'grid', newKeyCard(path, loadKeys), settings));
 }
 
 /* ---- what was done ---- */
@@ -141,7 +140,7 @@ function detailText(detail) {
 }
 
 async function audit(main) {
-  const place = h('div', {}), rows = [];
+  const place = h('div'), rows = [];
   let after;
   const more = button(t('more'), () => act(load));
   async function load() {
@@ -155,9 +154,9 @@ async function audit(main) {
     more.hidden = !list.has_more;
     fill(place, rows.length ? [table([t('when'), t('actor'), t('action'), t('object'), [t('detail'), 'wide']], rows.map((one) => [time(one.created_at),
       one.actor ? [one.actor.tenant, one.actor.key, one.actor.user].filter((who) => who).join(' ') : '–', one.action, one.object || '–', detailText(one.detail)]), t('audit')),
-    h('div', { class: 'row' }, more)] : empty(t('no_audit_yet')));
+    h('div', 'row', more)] : empty(t('no_audit_yet')));
   }
-  main.append(headed(t('audit'), null, h('p', { class: 'hint' }, t('audit_hint')), place));
+  main.append(card(t('audit'), h('p', 'hint', t('audit_hint')), place));
   await load();
 }
 
@@ -165,14 +164,14 @@ async function audit(main) {
 
 async function backup(main) {
   const name = input({ maxlength: 128, placeholder: t('usual') });
-  const place = h('div', { 'aria-live': 'polite' });
+  const place = spoken();
   const make = async () => {
     const body = name.value.trim() ? { name: name.value.trim() } : {};
     const made = await post('/v1/admin/backup', body);
-    fill(place, h('div', { class: 'well' }, h('p', { class: 'good' }, t('backup_made')), facts([[t('file_word'), h('code', {}, made.path)],
+    fill(place, h('div', 'well', h('p', 'good', t('backup_made')), facts([[t('file_word'), h('code', {}, made.path)],
       [t('size'), bytes(made.bytes)], [t('took'), duration(made.seconds)], [t('created'), time(made.created_at)]])));
   };
-  main.append(card(t('backup'), h('p', { class: 'hint' }, t('backup_hint')), form([field(t('backup_name'), name)], t('make_backup'), make), place));
+  main.append(card(t('backup'), h('p', 'hint', t('backup_hint')), form([field(t('backup_name'), name)], t('make_backup'), make), place));
 }
 
 export async function admin(main, argument) {

@@ -99,7 +99,7 @@ function drawHead(current) {
       h('img', { src: '/static/icon.svg', alt: '', width: 24, height: 24 }), 'mp2'),
     links.length ? h('nav', { 'aria-label': t('pages') }, h('ul', {}, links.map(([name]) =>
       h('li', {}, h('a', { href: `#/${name}`, 'aria-current': name === current ? 'page' : null }, t(name)))))) : null,
-    h('div', { class: 'who' }, me ? h('span', { class: 'tenant', title: t('tenant') }, me.tenant.name) : null,
+    h('div', 'who', me ? h('span', { class: 'tenant', title: t('tenant') }, me.tenant.name) : null,
       themeButton,
       button(other === 'zh' ? '中文' : 'English', () => { setLanguage(other); show(); }, { ...quiet, lang: other }),
       me ? button(t('sign_out'), signOut, quiet) : null));
@@ -119,8 +119,8 @@ function signIn(why) {
     }
     show();
   };
-  fill(main, h('div', { class: 'signin' }, h('div', { class: 'card' },
-    heading(t('sign_in')), h('p', { class: 'lead' }, t('sign_in_hint')),
+  fill(main, h('div', 'signin', h('div', 'card',
+    heading(t('sign_in')), h('p', 'lead', t('sign_in_hint')),
     why ? fault(why) : null, form([field(t('key'), key, t('key_hint'))], t('sign_in'), ask))));
   key.focus();
 }
@@ -162,7 +162,7 @@ async function whoIsThere() {
 async function draw(at, mine) {
   fill(main, loading());
   try {
-    const drawn = h('div', {});
+    const drawn = h('div');
     await PAGES[at.name].page(drawn, at.argument, mine, me, at.settings);
     if (mine.on) {
       fill(main, drawn);

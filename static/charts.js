@@ -17,13 +17,13 @@ function shape(tag, props, ...children) {
 
 /* [{label, value 0…1, text?}] as bars, the first in bold when `win`. */
 export function bars(items, win) {
-  return h('div', { class: 'bars' }, items.map((item, i) => {
-    const inner = h('div', { class: 'fill' });
+  return h('div', 'bars', items.map((item, i) => {
+    const inner = h('div', 'fill');
     inner.hidden = !(item.value > 0);
     inner.style.width = `${Math.min(1, item.value) * 100}%`;
     return [h('span', { class: win && i === 0 ? 'what first' : 'what' }, item.label),
       h('div', { class: 'track', 'aria-hidden': 'true' }, inner),
-      h('span', { class: 'value' }, item.text || percent(item.value))];
+      h('span', 'value', item.text || percent(item.value))];
   }));
 }
 
@@ -48,7 +48,7 @@ export function spark(values) {
     svg.append(shape('polygon', { class: 'area', points: `0,28 ${line.join(' ')} 100,28` }),
       shape('polyline', { class: 'curve', points: line.join(' '), 'vector-effect': 'non-scaling-stroke' }));
   }
-  return h('div', { class: 'spark' }, svg);
+  return h('div', 'spark', svg);
 }
 
 /* 1, 2 or 5 times a power of ten, so that about `n` of them fit. */
@@ -79,9 +79,21 @@ function bounds(series, { floor, ceiling, from, to }) {
   return { x0, x1: x1 > x0 ? x1 : x0 + 1, y0, y1 };
 }
 
+/* Points [x, y, part] cut where the part changes: a line never joins two of them. */
+function runs(points) {
+  const list = [];
+  points.forEach((p, i) => {
+    if (i === 0 || p[2] !== points[i - 1][2]) {
+      list.push([]);
+    }
+    list.at(-1).push(p);
+  });
+  return list;
+}
+
 function plot(width, series, options) {
-  const { yText = short, xText = short, dots } = options;
-  const height = 190, left = 44, right = 12, top = 8, bottom = 22;
+  const { yText = short, xText = short, dots, parts = [] } = options;
+  const height = 190, left = 44, right = 12, top = parts.length ? 20 : 8, bottom = 22;
   const { x0, x1, y0, y1 } = bounds(series, options);
   const x = (v) => left + (v - x0) / (x1 - x0) * (width - left - right);
   const y = (v) => height - bottom - (v - y0) / (y1 - y0) * (height - top - bottom);
@@ -93,9 +105,18 @@ function plot(width, series, options) {
   for (const v of ticks(x0, x1, Math.max(2, Math.floor(width / 110)))) {
     svg.append(shape('text', { x: x(v), y: height - 5, 'text-anchor': 'middle' }, xText(v)));
   }
+  parts.filter((part) => part.from < x1).forEach((part, i) => {
+    const from = Math.max(x(part.from), left), to = x(Math.min(part.to, x1));
+    if (i > 0) {
+      svg.append(shape('line', { class: 'break', x1: from, x2: from, y1: top, y2: height - bottom }));
+    }
+    svg.append(shape('text', { x: (from + to) / 2, y: 12, 'text-anchor': 'middle' }, to - from > 80 ? part.name : part.mark));
+  });
   series.forEach((one, i) => {
-    const line = one.points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(' ');
-    svg.append(shape('polyline', { class: `curve ${KINDS[i]}`, points: line }));
+    for (const run of runs(one.points)) {
+      const line = run.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(' ');
+      svg.append(shape('polyline', { class: `curve ${KINDS[i]}`, points: line }));
+    }
     for (const p of dots && one.points.length < 60 ? one.points : []) {
       svg.append(shape('circle', { class: `dot ${KINDS[i]}`, cx: x(p[0]), cy: y(p[1]), r: 2.5 }));
     }
@@ -104,15 +125,17 @@ function plot(width, series, options) {
 }
 
 /* Lines over x: series [{name, points: [[x, y], …]}], at most three. The legend shows the newest
- * values, or those under the pointer. Drawn when its width is known, and again when it changes. */
+ * values, or those under the pointer. Drawn when its width is known, and again when it changes.
+ * options.parts [{from, to, name, mark}]: stretches of x that begin anew, as points [x, y, part] say;
+ * options.partsText: what they are. */
 export function chart(title, series, options = {}) {
   const { yText = short, xText = short } = options;
   const shown = series.map((one) => ({ ...one, points: [...one.points].sort((a, b) => a[0] - b[0]) }))
     .filter((one) => one.points.length);
-  const values = shown.map(() => h('b', {}));
-  const legend = h('figcaption', { class: 'legend' }, shown.map((one, i) =>
-    h('span', { class: KINDS[i] }, one.name, ' ', values[i])), h('b', { class: 'at' }));
-  const at = legend.querySelector('.at'), place = h('div', { class: 'plot' });
+  const values = shown.map(() => h('b'));
+  const legend = h('figcaption', 'legend', shown.map((one, i) =>
+    h('span', { class: KINDS[i] }, one.name, ' ', values[i])), options.parts ? h('span', 'parts', options.partsText) : null, h('b', 'at'));
+  const at = legend.querySelector('.at'), place = h('div', 'plot');
   const tell = (v) => {
     shown.forEach((one, i) => {
       const near = v === null ? one.points.at(-1)
@@ -147,8 +170,8 @@ export function chart(title, series, options = {}) {
   if (shown.length) {
     tell(null);
   }
-  const words = shown.map((one) => `${one.name} ${yText(one.points.at(-1)[1])}`).join(', ');
-  return h('figure', { role: 'group', 'aria-label': `${title}: ${words || t('none')}` }, legend, place);
+  const words = shown.map((one) => `${one.name} ${runs(one.points).map((run) => yText(run.at(-1)[1])).join(' ')}`).join(', ');
+  return h('figure', { role: 'group', 'aria-label': `${title}: ${words || t('none')}${options.parts ? `. ${options.partsText}` : ''}` }, legend, place);
 }
 
 /* [[name, value], …] as columns: the days of a month. */
@@ -197,10 +220,11 @@ function routeHeat(weights, modules, label) {
  * layers × modules. No numbers at all: every module by half. */
 export function routeView(name, route, { large, modules = 8, caption } = {}) {
   const weights = (route && route.length ? route : Array(modules).fill(0)).map(sigmoid);
-  const said = weights.slice(0, 64).map((w) => w.toFixed(2)).join(' ');
+  const deep = weights.length > modules, said = weights.map((w, i) =>
+    (deep && i % modules === 0 ? `${t('layer')} ${i / modules + 1}: ` : '') + w.toFixed(2)).join(' ');
   const label = `${t('route')} ${name}: ${said}`;
-  return h('figure', {}, weights.length > modules ? routeHeat(weights, modules, label)
-    : routeColumns(weights, label, large), h('figcaption', {}, caption || name));
+  return h('figure', {}, deep ? routeHeat(weights, modules, label) : routeColumns(weights, label, large),
+    h('figcaption', {}, caption || name, deep && large ? h('div', 'hint', t('heat')) : null));
 }
 
 /* ---- confusion matrix ---- */
@@ -208,11 +232,11 @@ export function routeView(name, route, { large, modules = 8, caption } = {}) {
 export function confusionView({ labels, matrix }) {
   const most = Math.max(...matrix.flat(), 1);
   return h('div', { class: 'confusion scroll', tabindex: '0', role: 'region', 'aria-label': t('confusion') },
-    h('table', {}, h('thead', {}, h('tr', {}, h('td', {}), labels.map((label) => h('th', { scope: 'col' }, label)))),
+    h('table', {}, h('thead', {}, h('tr', {}, h('td'), labels.map((label) => h('th', { scope: 'col' }, label)))),
       h('tbody', {}, matrix.map((row, i) => h('tr', {}, h('th', { scope: 'row' }, labels[i]),
         row.map((n, j) => {
           const cell = h('td', { class: i === j ? 'cell' : 'cell miss' }, String(n));
           cell.style.setProperty('--share', `${n / most * 42}%`);
           return cell;
-        }))))), h('p', { class: 'hint' }, t('confusion_hint')));
+        }))))), h('p', 'hint', t('confusion_hint')));
 }

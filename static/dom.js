@@ -7,10 +7,11 @@ import { t, language } from './strings.js';
 const kept = (children) => children.flat(Infinity)
   .filter((child) => child !== null && child !== undefined && child !== false);
 
-/* h('p', {class: 'hint', onclick: f}, 'text', element): attributes by name, listeners by on…. */
+/* h('p', {class: 'hint', onclick: f}, 'text', element): attributes by name, listeners by on…. A class
+ * alone: h('p', 'hint', 'text'). */
 export function h(tag, props, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(props || {})) {
+  for (const [name, value] of Object.entries(typeof props === 'string' ? { class: props } : props || {})) {
     if (name.startsWith('on')) {
       element.addEventListener(name.slice(2), value);
     } else if (value === true) {
@@ -39,7 +40,7 @@ export function field(text, control, hint) {
     control.setAttribute('aria-describedby', id);
     parts.push(h('p', { class: 'hint', id }, hint));
   }
-  return h('div', { class: 'field' }, parts);
+  return h('div', 'field', parts);
 }
 
 export function input(props) {
@@ -57,12 +58,19 @@ export function select(options, chosen, props) {
 
 export function check(text, checked) {
   const box = h('input', { type: 'checkbox', checked });
-  return { box, label: h('label', { class: 'check' }, box, text) };
+  return { box, label: h('label', 'check', box, text) };
 }
 
 export function button(text, onclick, props) {
   return h('button', { type: 'button', class: 'plain', onclick, ...props }, text);
 }
+
+/* A small button in a row of a table, named by what it does and to which. */
+export const rowButton = (name, of, onclick, kind = 'plain') =>
+  button(t(name), onclick, { class: `${kind} small`, 'aria-label': `${t(name)} ${of}` });
+
+/* What changes under the reader, read out. */
+export const spoken = (...children) => h('div', { 'aria-live': 'polite' }, children);
 
 /* Runs `work` with the button out of use, and puts what goes wrong into `place`. */
 export async function busy(control, place, work) {
@@ -81,13 +89,13 @@ export async function busy(control, place, work) {
 
 /* A form whose one button runs `work`. `parts` come before the button, `after` beside it. */
 export function form(parts, text, work, { after, ...props } = {}) {
-  const place = h('div', {});
+  const place = h('div');
   const go = h('button', {}, text);
   const submit = (event) => {
     event.preventDefault();
     busy(go, place, work);
   };
-  return h('form', { onsubmit: submit, ...props }, parts, place, h('div', { class: 'row' }, go, after));
+  return h('form', { onsubmit: submit, ...props }, parts, place, h('div', 'row', go, after));
 }
 
 /* A button that opens files: take(text, name). */
@@ -105,19 +113,19 @@ export function fileButton(text, accept, take, props) {
 }
 
 export function card(title, ...children) {
-  return h('section', { class: 'card' }, title ? h('h2', {}, title) : null, children);
+  return h('section', 'card', title ? h('h2', {}, title) : null, children);
 }
 
 /* A card whose heading has something at its right. */
 export function headed(title, right, ...children) {
-  return h('section', { class: 'card' }, h('div', { class: 'head' }, h('h2', {}, title), right), children);
+  return h('section', 'card', h('div', 'head', h('h2', {}, title), right), children);
 }
 
 /* The top of a page: its one h1, a line above, buttons at the right. */
 export function heading(title, { crumb, beside, actions } = {}) {
   return kept([crumb ? h('a', { class: 'crumb', href: crumb[0] }, `← ${crumb[1]}`) : null,
-    h('div', { class: 'top' }, h('h1', { tabindex: '-1' }, title), beside,
-      actions ? h('div', { class: 'row' }, actions) : null)]);
+    h('div', 'top', h('h1', { tabindex: '-1' }, title), beside,
+      actions ? h('div', 'row', actions) : null)]);
 }
 
 /* heads: texts, or [text, class]; cells under a head get its class. An empty head is for actions. */
@@ -143,7 +151,7 @@ export function facts(rows, flow) {
 
 export const details = (summary, ...children) => h('details', {}, h('summary', {}, summary), children);
 
-export const tag = (text) => h('span', { class: 'tag' }, text);
+export const tag = (text) => h('span', 'tag', text);
 
 export function tags(list, most = 12) {
   const shown = (list || []).slice(0, most).map(tag);
@@ -161,7 +169,7 @@ export function badge(text, kind) {
 export const stateBadge = (status) => badge(t(status), STATES[status]);
 
 export function empty(title, text, action) {
-  return h('div', { class: 'empty' }, h('strong', {}, title), text ? h('p', {}, text) : null, action);
+  return h('div', 'empty', h('strong', {}, title), text ? h('p', {}, text) : null, action);
 }
 
 export const loading = () => h('p', { class: 'loading', role: 'status' }, t('loading'));
@@ -207,7 +215,7 @@ export async function act(work, said, then) {
 export function sure(text, action) {
   return new Promise((answer) => {
     const box = h('dialog', { 'aria-label': text },
-      h('form', { method: 'dialog' }, h('p', {}, text), h('div', { class: 'row' },
+      h('form', { method: 'dialog' }, h('p', {}, text), h('div', 'row',
         h('button', { value: 'yes', class: 'danger' }, action),
         h('button', { value: 'no', class: 'plain', autofocus: true }, t('keep')))));
     box.addEventListener('close', () => {
@@ -231,7 +239,7 @@ export function copyable(title, text) {
       notice(t('selected'));
     }
   };
-  return h('div', {}, h('div', { class: 'row between' }, h('strong', {}, title),
+  return h('div', {}, h('div', 'row between', h('strong', {}, title),
     button(t('copy'), copy, { class: 'plain small', 'aria-label': `${t('copy')}: ${title}` })), pre);
 }
 

@@ -5,7 +5,7 @@
  * The job itself is read again when an event says that its state changed, and every two seconds for the
  * estimate. A server that was restarted takes the job up again; the stream goes on where it broke off. */
 import { get, post, follow, jobPath, taskPath, all, maybe } from './api.js';
-import { h, fill, card, headed, heading, facts, grid, percent, short, duration, time, fault, act, link, button,
+import { h, fill, card, heading, facts, grid, percent, short, duration, time, fault, act, link, button,
   stateBadge, badge, details, sure } from './dom.js';
 import { chart, confusionView } from './charts.js';
 import { t } from './strings.js';
@@ -17,16 +17,24 @@ const SHARES = /accuracy|f1|exact/;
 
 /* ---- curves and events ---- */
 
+/* Cross-validation learns once without each fold, then on all rows, every time from the start. */
+function foldParts(events) {
+  const { folds, total_steps: steps } = (events.find((one) => one.data && one.data.folds) || { data: {} }).data;
+  const each = steps / (folds + 1);
+  return folds ? { from: 0, to: steps, partsText: t('folds_text', { n: folds }), parts: Array.from({ length: folds + 1 }, (_, i) => ({ from: i * each, to: (i + 1) * each,
+    name: i < folds ? t('fold_n', { n: i + 1 }) : t('fold_all'), mark: i < folds ? String(i + 1) : '∗' })) } : {};
+}
+
 function curves(events) {
   const points = (name) => events.filter((one) => one.data && one.type === 'metrics' && typeof one.data[name] === 'number')
-    .map((one) => [one.data.step, one.data[name]]);
+    .map((one) => [one.data.step, one.data[name], one.data.fold]);
   const train = points('train_loss'), valid = points('valid_loss'), accuracy = points('valid_accuracy');
-  const options = { xText: (v) => short(Math.round(v)), dots: true };
+  const options = { xText: (v) => short(Math.round(v)), dots: true, ...foldParts(events) };
   const cards = [train.length + valid.length ? card(t('loss'), chart(t('loss'),
     [{ name: t('train_loss'), points: train }, { name: t('valid_loss'), points: valid }], { ...options, floor: 0, yText: (v) => v.toFixed(2) })) : null,
   accuracy.length ? card(t('accuracy'), chart(t('accuracy'), [{ name: t('valid_accuracy'), points: accuracy }],
     { ...options, floor: 0, ceiling: 1, yText: (v) => percent(v, 0) })) : null];
-  return cards.some((one) => one) ? h('div', { class: 'grid even' }, cards) : null;
+  return cards.some((one) => one) ? h('div', 'grid even', cards) : null;
 }
 
 function eventList(events) {
@@ -46,16 +54,16 @@ function resultCard(result) {
   const given = Object.entries(result).filter(([, value]) => ['number', 'string'].includes(typeof value));
   const first = main.map((name) => given.find((one) => one[0] === name)).filter((one) => one);
   const rest = given.filter(([name]) => !main.includes(name));
-  return card(t('result'), h('dl', { class: 'tiles' }, first.map(([name, value]) => h('div', { class: 'tile' },
-    h('dt', {}, t(name)), h('dd', {}, h('div', { class: 'value' }, numberText(name, value)))))),
+  return card(t('result'), h('dl', 'tiles', first.map(([name, value]) => h('div', 'tile',
+    h('dt', {}, t(name)), h('dd', {}, h('div', 'value', numberText(name, value)))))),
   details(t('all_numbers'), facts(rest.map(([name, value]) => [t(name), t(numberText(name, value))]))));
 }
 
 /* After cross-validation these are of rows that trained, and say so. */
 function wrongCards({ confusion, errors, errors_from: from }) {
-  const hint = () => (from === 'training_rows' ? h('p', { class: 'hint' }, t('of_trained_rows')) : null);
-  return h('div', { class: 'grid' }, confusion ? card(t('confusion'), hint(), confusionView(confusion)) : null,
-    errors ? card(t('wrong_rows'), hint(), errors.length ? errorTable(errors, t('wrong_rows')) : h('p', { class: 'good' }, t('none_wrong'))) : null);
+  const hint = () => (from === 'training_rows' ? h('p', 'hint', t('of_trained_rows')) : null);
+  return h('div', 'grid', confusion ? card(t('confusion'), hint(), confusionView(confusion)) : null,
+    errors ? card(t('wrong_rows'), hint(), errors.length ? errorTable(errors, t('wrong_rows')) : h('p', 'good', t('none_wrong'))) : null);
 }
 
 /* Whether callers get what the job learnt, and the way there and back. */
@@ -66,7 +74,7 @@ function publishCard(job, task, versions, mayAdapt, reload) {
   const out = current === mine;
   return card(t('publish_title'), h('p', {}, badge(out ? t('published') : t('not_published'), out ? 'good' : 'warn'), ' ',
     t(out ? 'published_as' : 'published_other', { version: mine, current: current ?? '–' }), ' ', link('task', task.name)),
-  mayAdapt ? h('div', { class: 'row' }, out ? before ? button(t('back_to', { version: before.version }), move(before.version, 'rolled')) : null
+  mayAdapt ? h('div', 'row', out ? before ? button(t('back_to', { version: before.version }), move(before.version, 'rolled')) : null
     : h('button', { type: 'button', onclick: move(mine, 'published_now') }, t('publish', { version: mine }))) : null);
 }
 
@@ -106,7 +114,7 @@ async function showEnd(view, job, live) {
     return;
   }
   const mine = versions.find((one) => one.version === job.mp2.version);
-  const before = versions.find((one) => one.version < job.mp2.version);
+  const before = versions.find((one) => (mine && mine.current ? one.version < mine.version : one.current));
   fill(view.end, job.error && job.error.message ? fault({ message: job.error.message }) : null,
     job.mp2.result ? resultCard(job.mp2.result) : null,
     task && mine ? publishCard(job, task, versions, view.mayAdapt, () => showEnd(view, job, live)) : null,
@@ -127,8 +135,8 @@ export async function job(main, id, live, me) {
   let one = await get(path);
   let events = [], ended = false, drawing = 0;
   const view = { bar: h('progress', { max: '1', value: '0', 'aria-label': t('progress') }), badge: h('span', { 'aria-live': 'polite' }),
-    facts: h('div', {}), end: h('div', {}), mayAdapt: me.key.scopes.includes('adapt'), mayPredict: me.key.scopes.includes('predict') };
-  const drawn = h('div', {}), log = h('div', {});
+    facts: h('div'), end: h('div'), mayAdapt: me.key.scopes.includes('adapt'), mayPredict: me.key.scopes.includes('predict') };
+  const drawn = h('div'), log = h('div');
   const refresh = async () => {
     one = await get(path);
     if (live.on) {
@@ -151,8 +159,8 @@ export async function job(main, id, live, me) {
   view.controls = controls(path, refresh);
   main.append(...heading(`${t('job')} ${id}`, { crumb: ['#/teach', t('teach')], beside: view.badge,
     actions: [view.controls.pause, view.controls.resume, view.controls.cancel] }),
-  h('section', { class: 'card' }, view.facts, view.bar), drawn, view.end,
-  headed(t('events'), null, log));
+  h('section', 'card', view.facts, view.bar), drawn, view.end,
+  card(t('events'), log));
   draw();
   await show();
   watch(path, live, (fresh, whole) => {

@@ -5,8 +5,7 @@
  * the last minute, or since the start when that was quiet. What a limit is comes from
  * /v1/admin/stats, which only an admin's key may read. */
 import { get, maybe, metrics } from './api.js';
-import { h, fill, card, headed, heading, badge, stateBadge, grid, table, time, short, bytes, duration,
-  link, loading } from './dom.js';
+import { h, fill, card, heading, badge, stateBadge, grid, table, time, short, bytes, duration, link, loading } from './dom.js';
 import { chart, meters, spark } from './charts.js';
 import { t, named } from './strings.js';
 
@@ -86,8 +85,8 @@ const ms = (seconds) => (Number.isFinite(seconds) ? `${short(seconds * 1000)} ms
 /* ---- pieces ---- */
 
 function tile(name, value, more, values) {
-  return h('div', { class: 'tile' }, h('dt', {}, name), h('dd', {}, h('div', { class: 'value' }, value),
-    more ? h('div', { class: 'more' }, more) : null, values && values.length > 1 ? spark(values.map((p) => p[1])) : null));
+  return h('div', 'tile', h('dt', {}, name), h('dd', {}, h('div', 'value', value),
+    more ? h('div', 'more', more) : null, values && values.length > 1 ? spark(values.map((p) => p[1])) : null));
 }
 
 function tiles(history, old, stats) {
@@ -98,7 +97,7 @@ function tiles(history, old, stats) {
   const level = (name) => history.map((one) => [0, total(one.samples, name)]);
   const last = (list) => short(list.length ? list.slice(-5).reduce((sum, p) => sum + p[1], 0) / Math.min(list.length, 5) : NaN);
   const [p50, , p99] = quantiles(now, old, 'mp2_request_duration_seconds', { type: 'predict' });
-  return h('dl', { class: 'tiles' },
+  return h('dl', 'tiles',
     tile(t('requests_s'), last(requests), `${short(total(now, 'mp2_requests_total'))} ${t('in_all')}`, requests),
     tile(t('tokens_s'), last(tokens), `${last(inputs)} ${t('inputs_s')}`, tokens),
     tile(t('p99'), ms(p99), `p50 ${ms(p50)}`),
@@ -113,16 +112,16 @@ function latencyCard(now, old) {
     ['inference', 'mp2_stage_duration_seconds', { stage: 'infer' }]];
   return card(t('latency'), grid([t('stage'), ['p50', 'num'], ['p95', 'num'], ['p99', 'num']],
     rows.map(([name, metric, want]) => [t(name), ...quantiles(now, old, metric, want).map(ms)]), t('latency')),
-  h('p', { class: 'hint' }, t('latency_hint')));
+  h('p', 'hint', t('latency_hint')));
 }
 
 function batchCard(now, old) {
-  const rows = [['batch_inputs', 'mp2_batch_sequences'], ['batch_tasks', 'mp2_batch_tasks'], ['batch_tokens', 'mp2_batch_tokens']];
+  const rows = [['batch_inputs', 'mp2_batch_sequences'], ['batch_tasks', 'mp2_batch_tasks'], ['tokens', 'mp2_batch_tokens']];
   return card(t('batches'), grid([t('per_batch'), [t('mean'), 'num'], ['p50', 'num'], ['p99', 'num']],
     rows.map(([name, metric]) => {
       const [p50, , p99] = quantiles(now, old, metric, {});
       return [t(name), short(average(now, old, metric)), short(Math.ceil(p50)), short(Math.ceil(p99))];
-    }), t('batches')), h('p', { class: 'hint' }, t('batches_hint')));
+    }), t('batches')), h('p', 'hint', t('batches_hint')));
 }
 
 function reasonText(reason) {
@@ -137,7 +136,7 @@ function refusedCard(history) {
   const mean = (list) => list.reduce((sum, p) => sum + p[1], 0) / Math.max(list.length, 1);
   return card(t('refused'), refused.length ? grid([t('reason'), [t('per_minute'), 'num'], [t('in_all'), 'num']],
     refused.map((one) => [reasonText(one.labels.reason), short(mean(rate(one.labels.reason)) * 60), short(one.value)]), t('refused'))
-    : h('p', { class: 'soft' }, t('none_refused')));
+    : h('p', 'soft', t('none_refused')));
 }
 
 /* The nearest limit first. */
@@ -173,7 +172,7 @@ export function jobTable(jobs) {
 /* ---- the page ---- */
 
 export async function overview(main, argument, live, me) {
-  const status = h('div', { class: 'status' }), place = h('div', {}), jobs = h('div', {});
+  const status = h('div', 'status'), place = h('div'), jobs = h('div');
   const mayReadJobs = me.key.scopes.some((scope) => ['read', 'adapt', 'admin'].includes(scope));
   const isAdmin = me.key.scopes.includes('admin');
   const history = [];
@@ -190,11 +189,11 @@ export async function overview(main, argument, live, me) {
     }
     const now = samples, old = history[Math.max(0, history.length - 1 - WINDOW)].samples;
     fill(status, statusLine(version, ready, version.uptime_seconds));
-    fill(place, tiles(history, old, stats), h('div', { class: 'grid even' }, trafficCard(history), latencyCard(now, old)),
-      h('div', { class: 'grid' }, h('div', {}, batchCard(now, old), refusedCard(history)), limitsCard(stats)));
+    fill(place, tiles(history, old, stats), h('div', 'grid even', trafficCard(history), latencyCard(now, old)),
+      h('div', 'grid', h('div', {}, batchCard(now, old), refusedCard(history)), limitsCard(stats)));
     if (list && JSON.stringify(list.data) !== shown) { /* else a focused link would be lost */
       shown = JSON.stringify(list.data);
-      fill(jobs, list.data.length ? headed(t('latest_jobs'), null, jobTable(list.data)) : null);
+      fill(jobs, list.data.length ? card(t('latest_jobs'), jobTable(list.data)) : null);
     }
   };
   await read();

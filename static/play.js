@@ -1,7 +1,7 @@
 /* play.js: the playground, and the form that asks a task beside others with one input. */
 import { get, post, query, taskPath } from './api.js';
 import { h, fill, field, select, card, heading, input, tags, percent, fault, copyable, short, form, button,
-  details } from './dom.js';
+  details, spoken } from './dom.js';
 import { bars } from './charts.js';
 import { t } from './strings.js';
 import { TYPES, labelled, splitLabels } from './tasks.js';
@@ -55,7 +55,7 @@ function inputForm(spec) {
 
 function highlighted(context, prediction) {
   const points = Array.from(context); /* offsets count code points */
-  return h('p', { class: 'context' }, points.slice(0, prediction.start).join(''),
+  return h('p', 'context', points.slice(0, prediction.start).join(''),
     h('mark', {}, points.slice(prediction.start, prediction.end).join('')), points.slice(prediction.end).join(''));
 }
 
@@ -63,15 +63,15 @@ function answerView(prediction, given) {
   const extractive = prediction.answer !== undefined;
   const text = (one) => (extractive ? one.answer || t('no_answer') : one.label);
   const scores = prediction.scores && prediction.scores.length ? prediction.scores : [prediction];
-  return [h('p', {}, h('strong', { class: 'winner' }, text(prediction)), ` ${percent(prediction.score)}`),
+  return [h('p', {}, h('strong', 'winner', text(prediction)), ` ${percent(prediction.score)}`),
     extractive && given.context ? highlighted(given.context, prediction) : null,
     !extractive || scores.length > 1 ? bars(scores.map((one) => ({ label: text(one), value: one.score })), true) : null,
-    prediction.truncated ? h('p', { class: 'hint' }, `${t('truncated')}: ${prediction.truncated}`) : null];
+    prediction.truncated ? h('p', 'hint', `${t('truncated')}: ${prediction.truncated}`) : null];
 }
 
 function timingLine(answer) {
   const { queue_ms: queue, infer_ms: infer } = answer.timing || {};
-  return h('p', { class: 'hint' }, `${answer.usage.tokens} ${t('tokens')}`, queue === undefined ? null
+  return h('p', 'hint', `${answer.usage.tokens} ${t('tokens')}`, queue === undefined ? null
     : ` · ${t('in_queue')} ${short(queue)} ms · ${t('inference')} ${short(infer)} ms`);
 }
 
@@ -104,7 +104,7 @@ function codeView(body) {
  * are controls above the input; `sample` fills them and the input in. */
 function askForm(spec, targets, { before, sample } = {}) {
   const { parts, read, write } = inputForm(spec);
-  const place = h('div', { 'aria-live': 'polite' });
+  const place = spoken();
   const ask = async () => {
     const given = read();
     const bodies = targets.map((one) => ({ ...one.target(), inputs: [given], return: ['scores', 'timing'] }));
@@ -113,8 +113,8 @@ function askForm(spec, targets, { before, sample } = {}) {
       fill(place);
       throw answers[0].reason;
     }
-    fill(place, h('div', { class: 'grid even three answers' }, answers.map(({ value, reason }, i) =>
-      h('section', { class: 'answer' }, targets[i].title ? h('h3', {}, targets[i].title) : null,
+    fill(place, h('div', 'grid even three answers', answers.map(({ value, reason }, i) =>
+      h('section', 'answer', targets[i].title ? h('h3', {}, targets[i].title) : null,
         reason ? fault(reason) : [answerView(value.predictions[0], given), timingLine(value)]))), codeView(bodies[0]));
   };
   const fillIn = sample ? button(t('fill_in'), () => write(sample()), { class: 'quiet small' }) : null;
@@ -138,7 +138,7 @@ export function tryBox(spec, title, before, mine) {
   const at = (version) => ({ title: t('version_n', { name: spec.name, version: version.version }),
     target: () => ({ task: `${spec.name}@${version.version}` }) });
   const first = mine ? at(mine) : { title: spec.name, target: () => ({ task: spec.name }) };
-  return card(title, h('p', { class: 'hint' }, t('side_by_side')), askForm(spec, [first, ...(before ? [at(before)] : []),
+  return card(title, h('p', 'hint', t('side_by_side')), askForm(spec, [first, ...(before ? [at(before)] : []),
     { title: t('zero_shot'), target: () => bare(spec) }]));
 }
 
@@ -147,7 +147,7 @@ export function tryBox(spec, title, before, mine) {
 function byName(place, chosen) {
   const name = input({ required: true, list: 'task-names', value: chosen || '' });
   const names = h('datalist', { id: 'task-names' });
-  const asking = h('div', {});
+  const asking = h('div');
   let typing = 0;
   const suggest = async () => {
     try {
@@ -187,15 +187,15 @@ function byType(place, type) {
     return SAMPLES[type];
   };
   fill(place, askForm({ type }, [{ title: null, target }], { sample, before: asksLabels
-    ? h('div', { class: 'fields' }, field(t('labels'), labels, t('labels_hint')), field(t('template'), template, t('template_hint'))) : null }));
+    ? h('div', 'fields', field(t('labels'), labels, t('labels_hint')), field(t('template'), template, t('template_hint'))) : null }));
 }
 
 export async function play(main, argument) {
-  const place = h('div', {});
+  const place = h('div');
   const kind = select([['task', t('own_task')], ...TYPES.map((type) => [type, t(type)])], argument ? 'task' : 'classification');
   const change = () => (kind.value === 'task' ? byName(place, argument) : byType(place, kind.value));
   kind.addEventListener('change', change);
-  main.append(...heading(t('play')), h('p', { class: 'lead' }, t('play_lead')),
-    h('section', { class: 'card' }, field(t('what'), kind, t('what_hint')), place));
+  main.append(...heading(t('play')), h('p', 'lead', t('play_lead')),
+    h('section', 'card', field(t('what'), kind, t('what_hint')), place));
   change();
 }

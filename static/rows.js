@@ -117,7 +117,7 @@ function rowTable(rows) {
     grid([[t('line'), 'num'], t('verdict'), [t('text'), 'wide'], t('label'), ...(reasons ? [[t('why'), 'wide']] : [])], shown.map((row) => [
       String(row.line), row.reason ? badge(t('row_bad'), 'bad') : badge(t('row_good'), 'good'),
       clip(contentOf(row)), clip(labelOf(row)), ...(reasons ? [row.reason || ''] : [])]), t('checked'))),
-  rows.length > shown.length ? h('p', { class: 'hint' }, t('rows_more', { n: rows.length - shown.length })) : null];
+  rows.length > shown.length ? h('p', 'hint', t('rows_more', { n: rows.length - shown.length })) : null];
 }
 
 function labelBars(rows) {
@@ -133,13 +133,13 @@ function labelBars(rows) {
 /* What came of a file: `details` of the server (rows, bad_rows, errors, type, labels). */
 export function checkedView(text, details) {
   const rows = verdicts(readRows(text), details.errors || []);
-  const list = h('div', {});
+  const list = h('div');
   const which = select([['all', t('every_row')], ['bad', t('only_bad')]], details.bad_rows ? 'bad' : 'all');
   const draw = () => fill(list, rowTable(which.value === 'bad' ? rows.filter((row) => row.reason) : rows));
   which.addEventListener('change', draw);
   draw();
-  return h('div', {}, h('p', { class: 'checked' }, h('strong', { class: details.rows ? 'good' : 'bad' }, t('rows_good', { n: details.rows })),
-    details.bad_rows ? [' · ', h('strong', { class: 'bad' }, t('rows_bad', { n: details.bad_rows }))] : null,
+  return h('div', {}, h('p', 'checked', h('strong', { class: details.rows ? 'good' : 'bad' }, t('rows_good', { n: details.rows })),
+    details.bad_rows ? [' · ', h('strong', 'bad', t('rows_bad', { n: details.bad_rows }))] : null,
     details.type ? ` · ${t(details.type)}` : null),
   details.type === 'classification' || details.type === 'pair' ? labelBars(rows) : null,
   h('h3', {}, t('row_by_row')), details.bad_rows ? field(t('show'), which) : null, list);

@@ -2,7 +2,7 @@
  * scores, how well it does on rows of yours, and where it can be asked. */
 import { call, get, post, maybe, query, taskPath, all } from './api.js';
 import { h, fill, field, card, headed, heading, facts, table, tags, tag, badge, percent, short, time, fault,
-  notice, act, hash, link, save, sure, button, fileButton, form, input, stateBadge } from './dom.js';
+  notice, act, hash, link, save, sure, button, fileButton, form, input, stateBadge, rowButton, spoken } from './dom.js';
 import { routeView, confusionView } from './charts.js';
 import { t } from './strings.js';
 import { tryBox, inputText } from './play.js';
@@ -50,7 +50,7 @@ function aboutCard(one, current, mayAdapt, path) {
     [t('scores'), current ? score(current.metrics) : null],
     [t('model'), current && current.model ? h('code', {}, current.model) : null],
     [t('created'), time(one.created_at)], [t('changed'), time(one.updated_at)]]),
-  mayAdapt ? h('div', { class: 'row' }, editForm(one, path)) : null);
+  mayAdapt ? h('div', 'row', editForm(one, path)) : null);
 }
 
 /* ---- its route ---- */
@@ -58,15 +58,15 @@ function aboutCard(one, current, mayAdapt, path) {
 function nearOnes(similar) {
   return similar.data.map((one) => routeView(one.name, one.route, { caption: [
     one.source === 'task' ? link('task', one.name) : one.name, h('br'),
-    h('span', { class: 'soft' }, `${t('similarity')} ${one.similarity.toFixed(2)}${one.source === 'bank' ? ` · ${t('of_bank')}` : ''}`)] }));
+    h('span', 'soft', `${t('similarity')} ${one.similarity.toFixed(2)}${one.source === 'bank' ? ` · ${t('of_bank')}` : ''}`)] }));
 }
 
 function routeCard(one, current, similar) {
   const near = similar && similar.data.length;
-  return card(t('route'), h('p', { class: 'hint' }, t('route_hint')),
-    h('div', { class: 'routes mine' }, routeView(one.name, current && current.route, { large: true,
+  return card(t('route'), h('p', 'hint', t('route_hint')),
+    h('div', 'routes mine', routeView(one.name, current && current.route, { large: true,
       caption: current && current.route && current.route.length ? one.name : t('no_route') })),
-    near ? [h('h3', {}, t('nearest')), h('div', { class: 'routes' }, nearOnes(similar))] : null);
+    near ? [h('h3', {}, t('nearest')), h('div', 'routes', nearOnes(similar))] : null);
 }
 
 /* ---- its versions ---- */
@@ -81,11 +81,10 @@ function versionsCard(list, path, mayAdapt, reload) {
   const take = (text) => act(() => post(`${path}/versions`, { ...readExport(text), current: false }), 'imported_version', reload);
   return headed(t('versions'), mayAdapt ? fileButton(t('import'), '.json,application/json', take) : null,
     table([[t('version'), 'num'], t('method'), t('scores'), t('created'), t('job'), ['', 'acts']], list.map((one) => [
-      String(one.version), [t(one.method || '–'), one.started_from ? h('div', { class: 'hint' }, `${t('started_from')} ${one.started_from}`) : null],
+      String(one.version), [t(one.method || '–'), one.started_from ? h('div', 'hint', `${t('started_from')} ${one.started_from}`) : null],
       score(one.metrics), time(one.created_at), one.job ? link('job', one.job, t('job')) : '–',
-      [one.current ? badge(t('current'), 'good') : mayAdapt ? button(t('make_current'), roll(one.version),
-        { class: 'plain small', 'aria-label': `${t('make_current')} ${one.version}` }) : null,
-      button(t('export'), () => act(() => download(path, one)), { class: 'plain small', 'aria-label': `${t('export')} ${one.version}` })]]), t('versions')));
+      [one.current ? badge(t('current'), 'good') : mayAdapt ? rowButton('make_current', one.version, roll(one.version)) : null,
+      rowButton('export', one.version, () => act(() => download(path, one)))]]), t('versions')));
 }
 
 /* ---- how well it does ---- */
@@ -104,9 +103,9 @@ function evaluationView(found) {
 }
 
 function evaluateCard(one, path) {
-  const place = h('div', { 'aria-live': 'polite' });
+  const place = spoken();
   const take = async (text, name) => {
-    fill(place, h('p', { class: 'loading' }, t('loading')));
+    fill(place, h('p', 'loading', t('loading')));
     try {
       const file = await upload(text, name);
       fill(place, evaluationView(await post(`${path}/evaluate`, { file: file.id, errors: 50 })));
@@ -115,7 +114,7 @@ function evaluateCard(one, path) {
     }
   };
   return headed(t('evaluate'), fileButton(t('choose_file'), '.jsonl,.csv,.json,.txt', take),
-    h('p', { class: 'hint' }, t('evaluate_hint')), place);
+    h('p', 'hint', t('evaluate_hint')), place);
 }
 
 /* ---- who asks it ---- */
@@ -138,7 +137,7 @@ export async function task(main, name, live, me) {
   const scopes = me.key.scopes;
   const mayAdapt = scopes.includes('adapt'), mayPredict = scopes.includes('predict');
   const mayJobs = mayAdapt || scopes.includes('read') || scopes.includes('admin');
-  const place = h('div', {});
+  const place = h('div');
   const one = await get(path);
   const remove = async () => {
     if (await sure(t('sure_delete'), t('delete'))) {
@@ -153,7 +152,7 @@ export async function task(main, name, live, me) {
     }
     const current = versions.find((version) => version.current);
     const before = current && versions.find((version) => version.version < current.version);
-    fill(place, h('div', { class: 'grid' }, routeCard(fresh, current, similar),
+    fill(place, h('div', 'grid', routeCard(fresh, current, similar),
       h('div', {}, aboutCard(fresh, current, mayAdapt, path), usersCard(fresh, me, current, jobs.data))),
     versionsCard(versions, path, mayAdapt, load), mayPredict && current ? tryBox(fresh, t('try_it'), before) : null,
     mayPredict && mayAdapt && current ? evaluateCard(fresh, path) : null);

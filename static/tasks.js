@@ -2,8 +2,8 @@
  * can be kept, sent and come back to; a page begins after a name, so a million tasks page as fast as
  * ten. */
 import { get, post, query, taskPath } from './api.js';
-import { h, fill, field, heading, input, select, table, tags, time, button, fileButton, form, fault,
-  notice, act, hash, link, empty, loading } from './dom.js';
+import { h, fill, field, heading, input, select, table, tags, time, button, fileButton, form, fault, notice,
+  act, hash, link, empty, loading, rowButton, spoken } from './dom.js';
 import { t } from './strings.js';
 
 export const TYPES = ['classification', 'pair', 'choice', 'extractive'];
@@ -52,7 +52,7 @@ function newTask() {
     labels.required = labelled(kind.value);
   };
   kind.addEventListener('change', change);
-  const wrong = h('div', {});
+  const wrong = h('div');
   const make = async () => {
     const body = { name: name.value.trim(), type: kind.value };
     if (labelled(kind.value)) {
@@ -73,8 +73,8 @@ function newTask() {
       fill(wrong, fault(e));
     }
   };
-  return h('details', { class: 'card' }, h('summary', {}, t('new_task')), h('p', { class: 'hint' }, t('new_task_hint')),
-    form([h('div', { class: 'fields' }, field(t('name'), name), field(t('type'), kind)), labelField, templateField], t('make_task'), make,
+  return h('details', 'card', h('summary', {}, t('new_task')), h('p', 'hint', t('new_task_hint')),
+    form([h('div', 'fields', field(t('name'), name), field(t('type'), kind)), labelField, templateField], t('make_task'), make,
       { after: fileButton(t('import_task'), '.json,application/json', take) }), wrong);
 }
 
@@ -82,9 +82,9 @@ function newTask() {
 
 function deletedTasks(list, reload) {
   const restore = (name) => act(() => post(`${taskPath(name)}/restore`, {}), 'restored', reload);
-  return h('details', { class: 'card' }, h('summary', {}, `${t('deleted_tasks')} (${list.length})`),
+  return h('details', 'card', h('summary', {}, `${t('deleted_tasks')} (${list.length})`),
     table([t('name'), t('type'), t('changed'), ['', 'acts']], list.map((one) => [one.name, t(one.type), time(one.deleted_at || one.updated_at),
-      button(t('restore'), () => restore(one.name), { class: 'plain small', 'aria-label': `${t('restore')} ${one.name}` })]), t('deleted_tasks')));
+      rowButton('restore', one.name, () => restore(one.name))]), t('deleted_tasks')));
 }
 
 /* ---- the list ---- */
@@ -103,7 +103,7 @@ export async function tasks(main, argument, live, me, settings) {
   const type = select([['', t('every_type')], ...TYPES.map((one) => [one, t(one)])], state.type);
   const sort = select(SORTS.map((one) => [one, t(`sort_${one}`)]), state.sort);
   const size = select(SIZES.map((one) => [one, one]), state.size, { 'aria-label': t('page_size') });
-  const place = h('div', { 'aria-live': 'polite' }), gone = h('div', {});
+  const place = spoken(), gone = h('div');
   let asked = 0, page = 1;
 
   async function load() {
@@ -124,10 +124,10 @@ export async function tasks(main, argument, live, me, settings) {
     const searched = state.q || state.type || state.after;
     fill(place, list.data.length ? rows(list) : searched ? empty(t('no_tasks'), t('no_tasks_hint'))
       : empty(t('no_tasks_yet'), t('no_tasks_yet_hint'), mayAdapt ? h('a', { class: 'button', href: '#/teach' }, t('teach_one')) : null),
-    h('div', { class: 'row between' }, h('div', { class: 'row' },
+    h('div', 'row between', h('div', 'row',
       turn(t('previous'), earlier.length > 0 || state.after, () => { state.after = earlier.pop(); page = Math.max(1, page - 1); }),
       turn(t('next'), list.has_more, () => { earlier.push(state.after); state.after = list.last_id; page++; }),
-      h('span', { class: 'soft' }, `${t('page')} ${page}`)), h('div', { class: 'row' }, h('span', { class: 'soft' }, t('page_size')), size)));
+      h('span', 'soft', `${t('page')} ${page}`)), h('div', 'row', h('span', 'soft', t('page_size')), size)));
   }
   async function loadGone() {
     const list = mayAdapt ? await get('/v1/tasks?deleted=true&limit=50').catch(() => null) : null;
@@ -148,7 +148,7 @@ export async function tasks(main, argument, live, me, settings) {
   size.addEventListener('change', change('size', size));
   fill(place, loading());
   main.append(...heading(t('tasks'), { actions: mayAdapt ? h('a', { class: 'button', href: '#/teach' }, t('teach_one')) : null }),
-    h('section', { class: 'card' }, h('div', { class: 'toolbar' }, field(t('search'), search), field(t('type'), type), field(t('sort'), sort)), place),
+    h('section', 'card', h('div', 'toolbar', field(t('search'), search), field(t('type'), type), field(t('sort'), sort)), place),
     mayAdapt ? newTask() : '', gone);
   await load();
   await loadGone();

@@ -1,8 +1,8 @@
 /* teach.js: from a few labelled examples to a job: give the rows, see each one checked, see what the job
  * would cost, start it. The job has a page of its own (job.js). */
 import { get, post, maybe } from './api.js';
-import { h, fill, field, select, card, headed, heading, fault, input, form, fileButton, button, check, facts, duration,
-  short, hash, loading, details } from './dom.js';
+import { h, fill, field, select, card, heading, fault, input, form, fileButton, button, check, facts, duration,
+  short, hash, loading, details, spoken } from './dom.js';
 import { t } from './strings.js';
 import { jobTable } from './overview.js';
 import { upload, checkedView, refusedView } from './rows.js';
@@ -28,10 +28,10 @@ function jobControls(file, model, taskName) {
   const count = number({ min: 1, max: 100000 }), seconds = number({ min: 1, max: 86400 }), seed = number({ min: 0 });
   const template = input({ placeholder: '{text}' });
   const publish = check(t('publish_when_done'), true);
-  const why = h('p', { class: 'hint' }, t('why_auto'));
+  const why = h('p', 'hint', t('why_auto'));
   const validation = { id: null };
-  const taken = h('span', { class: 'soft' }, t('validation_hint'));
-  const wrong = h('div', {});
+  const taken = h('span', 'soft', t('validation_hint'));
+  const wrong = h('div');
   const takeValidation = async (text, chosen) => {
     try {
       const sent = await upload(text, chosen);
@@ -69,14 +69,14 @@ function jobControls(file, model, taskName) {
       ...(validation.id ? { validation_file: validation.id } : {}) };
   };
   const parts = [field(t('task_name'), name, t('task_name_hint')), field(t('method'), method), why, publish.label,
-    details(t('more_settings'), h('div', { class: 'fields' }, field(t('steps'), count), field(t('seconds_most'), seconds), field(t('seed'), seed)),
+    details(t('more_settings'), h('div', 'fields', field(t('steps'), count), field(t('seconds_most'), seconds), field(t('seed'), seed)),
       field(t('template'), template, t('template_hint')),
-      h('div', { class: 'row' }, fileButton(t('validation_file'), '.jsonl,.csv,.json,.txt', takeValidation), taken), wrong)];
+      h('div', 'row', fileButton(t('validation_file'), '.jsonl,.csv,.json,.txt', takeValidation), taken), wrong)];
   return { parts, body, name };
 }
 
 function estimateView(one) {
-  return h('div', { class: 'well' }, h('strong', {}, t('estimate', { time: duration(one.seconds) })), facts([
+  return h('div', 'well', h('strong', {}, t('estimate', { time: duration(one.seconds) })), facts([
     [t('method'), t(one.method)], [t('train_rows'), short(one.train_rows)], [t('validation_rows'), short(one.validation_rows)],
     [t('steps_word'), one.steps ? short(one.steps) : null], [t('tokens'), one.tokens ? short(one.tokens) : null]]));
 }
@@ -104,7 +104,7 @@ function keepEstimating(live, body, place) {
 
 function startForm(file, model, taskName, live) {
   const { parts, body, name } = jobControls(file, model, taskName);
-  const cost = h('div', { 'aria-live': 'polite' }, loading());
+  const cost = spoken(loading());
   const start = async () => {
     const job = await post('/v1/fine_tuning/jobs', body());
     location.hash = hash('job', job.id);
@@ -122,8 +122,8 @@ function rowsForm(submit) {
   const text = h('textarea', { class: 'code', rows: 9, spellcheck: 'false', placeholder: '{"text": "…", "label": "…"}' });
   let name = '';
   const take = (given, of) => { text.value = given; name = of; };
-  const drop = h('div', { class: 'drop' }, field(t('rows'), text, t('rows_hint')), h('div', { class: 'row' },
-    fileButton(t('file'), '.jsonl,.csv,.json,.txt', take), h('span', { class: 'soft' }, t('file_hint')),
+  const drop = h('div', 'drop', field(t('rows'), text, t('rows_hint')), h('div', 'row',
+    fileButton(t('choose_file'), '.jsonl,.csv,.json,.txt', take), h('span', 'soft', t('file_hint')),
     button(t('use_sample'), () => take(SAMPLE.map(([one, label]) => JSON.stringify({ text: one, label })).join('\n'), 'sample'), { class: 'quiet small' })));
   const over = (on) => (event) => { event.preventDefault(); drop.classList.toggle('over', on); };
   drop.addEventListener('dragover', over(true));
@@ -139,7 +139,7 @@ function rowsForm(submit) {
 }
 
 export async function teach(main, argument, live) {
-  const progress = h('div', {}, steps(0)), checked = h('div', { 'aria-live': 'polite' }), start = h('div', {});
+  const progress = h('div', {}, steps(0)), checked = spoken(), start = h('div');
   const models = await get('/v1/models');
   const model = models.data.find((one) => one.mp2 && one.mp2.kind === 'backbone').id;
   const submit = async (text, name) => {
@@ -162,14 +162,14 @@ export async function teach(main, argument, live) {
     fill(progress, steps(2));
     fill(checked, card(t('checked'), checkedView(text, sent.mp2)));
     const { made, name: nameField } = startForm(sent, model, argument, live);
-    fill(start, card(t('start_title'), made));
+    fill(start, card(t('teach'), made));
     nameField.focus();
   };
   const list = await get('/v1/fine_tuning/jobs?limit=10');
-  main.append(...heading(argument ? t('teach_task', { name: argument }) : t('teach')), h('p', { class: 'lead' }, t('teach_lead')), progress,
-    h('section', { class: 'card' }, h('h2', {}, t('examples')), rowsForm(submit)), checked, start);
+  main.append(...heading(argument ? t('teach_task', { name: argument }) : t('teach')), h('p', 'lead', t('teach_lead')), progress,
+    h('section', 'card', h('h2', {}, t('examples')), rowsForm(submit)), checked, start);
   if (list.data.length) {
-    main.append(headed(t('latest_jobs'), null, jobTable(list.data)));
+    main.append(card(t('latest_jobs'), jobTable(list.data)));
   }
 }
 

@@ -11,7 +11,7 @@ function quotaMeters(quotas) {
   const bounded = Object.entries(quotas || {}).filter(([, one]) => typeof one.limit === 'number');
   return bounded.length ? meters(bounded.map(([name, one]) => ({ label: named('quota', name),
     value: one.limit - one.remaining, limit: one.limit,
-    text: `${short(one.limit - one.remaining)} / ${short(one.limit)}` }))) : h('p', { class: 'soft' }, t('no_quotas'));
+    text: `${short(one.limit - one.remaining)} / ${short(one.limit)}` }))) : h('p', 'soft', t('no_quotas'));
 }
 
 /* A request must fit into both. */
@@ -36,9 +36,9 @@ function usageView(list, span) {
   if (!list.length) {
     return empty(t('no_usage'), t('no_usage_hint'));
   }
-  return [h('div', { class: 'grid three' }, COUNTS.filter((name) => sum(name) > 0 || name === 'requests').map((name) =>
+  return [h('div', 'grid three', COUNTS.filter((name) => sum(name) > 0 || name === 'requests').map((name) =>
     h('div', {}, h('h3', {}, `${t(`used_${name}`)}: ${short(sum(name))}`), columns(t(`used_${name}`), days.map((one) => [one.day, one[name] || 0])),
-      h('div', { class: 'row between hint' }, h('span', {}, days[0].day), h('span', {}, days.at(-1).day))))),
+      h('div', 'row between hint', h('span', {}, days[0].day), h('span', {}, days.at(-1).day))))),
   details(t('day_by_day'), table([t('day'), ...COUNTS.map((name) => [t(`used_${name}`), 'num'])],
     list.map((one) => [one.day, ...COUNTS.map((name) => short(one[name] || 0))]), t('day_by_day')))];
 }
@@ -54,11 +54,11 @@ export async function usage(main, argument, live) {
     }
   };
   span.addEventListener('change', load);
-  main.append(...heading(t('usage')), h('div', { class: 'grid even' },
+  main.append(...heading(t('usage')), h('div', 'grid even',
     card(t('this_key'), facts([[t('tenant'), me.tenant.name], [t('key'), h('code', {}, me.key.id)], [t('note'), me.key.label],
       [t('scopes'), tags(me.key.scopes)], [t('weight'), me.tenant.weight === undefined ? null : String(me.tenant.weight)],
       [t('expires'), me.key.expires_at ? duration(me.key.expires_at - Date.now() / 1000) : null],
       [t('at_work'), me.now ? String(me.now.inflight) : null]])), quotaCard(me)),
-  h('section', { class: 'card' }, h('div', { class: 'head' }, h('h2', {}, t('used')), h('div', {}, field(t('span'), span))), place));
+  h('section', 'card', h('div', 'head', h('h2', {}, t('used')), h('div', {}, field(t('span'), span))), place));
   await load();
 }

@@ -100,9 +100,9 @@ def upload(server, key, rows, name="rows.jsonl"):
     return made.json()["id"]
 
 
-def start_job(server, key, task, steps=20, **mp2):
-    """The id of a new job on the example's rows."""
-    file = upload(server, key, REVIEWS.read_bytes())
+def start_job(server, key, task, steps=20, rows=None, **mp2):
+    """The id of a new job on the example's rows, or these."""
+    file = upload(server, key, rows or REVIEWS.read_bytes())
     made = server.post("/v1/fine_tuning/jobs", key=key, body={
         "model": "boot", "training_file": file, "seed": 8,
         "mp2": {"task": task, "method": "route", "budget": {"steps": steps}, **mp2}})

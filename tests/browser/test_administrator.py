@@ -43,7 +43,8 @@ def test_quotas(page, server):
     assert quotas["quotas"]["requests_per_minute"]["limit"] == 50 and quotas["tenant"]["weight"] == 2
     page.get_by_label("requests a minute").fill("")
     page.get_by_label("enabled").uncheck()
-    page.get_by_role("button", name="Save").click()
+    with page.expect_response(lambda answer: answer.request.method == "PATCH"):
+        page.get_by_role("button", name="Save").click()
     expect(page.get_by_label("requests a minute")).to_have_value("")
     tenant = server.get("/v1/admin/tenants/bounded").json()
     assert tenant["disabled"] and tenant["quotas"] == {}

@@ -2,6 +2,7 @@
 import concurrent.futures
 import http.client
 import json
+import math
 import pathlib
 
 import pytest
@@ -10,6 +11,7 @@ from playwright.sync_api import expect
 
 ROUTE = [3, -3, 0, 0, 1, 1, 1, 1]
 MANY = 10000
+DEEP = REVIEWS.parents[2] / "tests/models/boot-deep"
 
 
 def fill_registry(server, key, names):
@@ -127,6 +129,38 @@ def test_route_beside_the_nearest(page, server, tenant):
     expect(page.locator(".routes:not(.mine) figure", has_text="of the bank").first).to_be_visible()
     near.get_by_role("link", name="near").click()
     expect(page.get_by_role("heading", level=1, name="near")).to_be_visible()
+
+
+@pytest.mark.parametrize("settings", [{}, {"viewport": {"width": 360, "height": 700}, "color_scheme": "dark"}])
+def test_deep_bank(open_tab, make_server, settings):
+    """A task of a deep bank has a heat map, a row a layer; so have its neighbours; words say the same."""
+    server = make_server(model=str(DEEP))
+    key = server.make_tenant("deep")
+    route = [(i % 5) - 2 for i in range(24)]
+    for name, numbers in (("mine", route), ("alike", route[:-1] + [0])):
+        body = {"name": name, "type": "classification", "labels": ["好", "坏"], "route": numbers}
+        made = server.post("/v1/tasks", body, key=key)
+        assert made.status == 201, made
+    tab = open_tab(server, **settings)
+    enter(tab, key, "task/mine")
+    heat = tab.locator(".routes.mine .heat")
+    cells = heat.locator("span")
+    expect(cells).to_have_count(24)
+    weights = [1 / (1 + math.exp(-r)) for r in route]
+    titles = [cell.get_attribute("title") for cell in cells.all()]
+    assert titles == [f"layer {i // 8 + 1}, module {i % 8 + 1}: {w:.3f}" for i, w in enumerate(weights)]
+    shown = cells.evaluate_all("cells => cells.map(cell => Number(getComputedStyle(cell).opacity))")
+    assert shown == pytest.approx([0.08 + 0.92 * w for w in weights], abs=1e-3)
+    tops = cells.evaluate_all("cells => cells.map(cell => cell.offsetTop)")
+    assert len(set(tops)) == 3 and all(len(set(tops[i:i + 8])) == 1 for i in (0, 8, 16))
+    assert min(cells.evaluate_all("cells => cells.map(cell => cell.offsetWidth)")) > 8
+    said = heat.get_attribute("aria-label")
+    assert said.startswith("Route mine: layer 1: 0.12 0.27 0.50 ") and "layer 3: 0.27" in said
+    expect(tab.locator(".routes.mine")).to_contain_text("A row a layer")
+    near = tab.locator(".routes:not(.mine) figure", has_text="alike")
+    expect(near.locator(".heat span")).to_have_count(24)
+    assert tab.locator(".routes rect").count() == 0
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_evaluate(page, server, two_versions):

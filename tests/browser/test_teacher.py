@@ -1,6 +1,7 @@
 """The one with thirty examples: from the file to a published task and a prediction."""
 import re
 
+import pytest
 from conftest import HOSTILE, REVIEWS, enter, start_job, wait_for_job
 from playwright.sync_api import expect
 
@@ -69,6 +70,47 @@ def test_look_first(page, server, tenant):
     page.get_by_role("button", name="Publish version 2").click()
     expect(page.get_by_text("Callers get version 2 of")).to_be_visible()
     assert server.get("/v1/tasks/looked-at", key=key).json()["current"] == 2
+
+
+def test_beside_what_callers_get(page, server, tenant):
+    """A version held back is tried beside the one that callers get, which need not be the one before it."""
+    _, key = tenant
+    for publish in (True, False, False):
+        job = start_job(server, key, "thrice", steps=3, publish=publish)
+        assert wait_for_job(server, key, job) == "succeeded"
+    enter(page, key, f"job/{job}")
+    expect(page.get_by_text("This is version 3; callers get version 1 of")).to_be_visible()
+    page.get_by_label("Text").fill("菜很好吃，下次还来。")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".answer h3")).to_have_text(["thrice · version 3", "thrice · version 1", "Zero-shot"])
+    page.get_by_role("button", name="Publish version 3").click()
+    expect(page.get_by_role("button", name="Back to version 2")).to_be_visible()
+    assert server.get("/v1/tasks/thrice", key=key).json()["current"] == 3
+
+
+@pytest.mark.parametrize("width", [1100, 360])
+def test_curves_of_folds(open_tab, server, tenant, width):
+    """Few rows are cross-validated: every fold has a line of its own, named above it and in words."""
+    _, key = tenant
+    rows = REVIEWS.read_text(encoding="utf-8").splitlines()[:12]
+    job = start_job(server, key, f"few-{width}", steps=12, rows="\n".join(rows).encode(), eval_every=2)
+    assert wait_for_job(server, key, job) == "succeeded"
+    events = server.get(f"/v1/fine_tuning/jobs/{job}/events?limit=100", key=key).json()["data"]
+    folds = next(event["data"]["folds"] for event in events if event["type"] == "metrics")
+    assert folds > 1
+    tab = open_tab(server, viewport={"width": width, "height": 800})
+    enter(tab, key, f"job/{job}")
+    figure = tab.get_by_role("group", name=re.compile("^Loss: "))
+    expect(figure.locator(".curve.two")).to_have_count(folds)  # nothing is left out of the last run
+    expect(figure.locator(".break")).to_have_count(folds)
+    expect(figure.locator(".legend")).to_contain_text(f"From the start {folds} times")
+    names = figure.locator(".plot text").all_text_contents()
+    assert ("fold 1" in names and "∗ all rows" in names) == (width == 1100)
+    assert ("1" in names and "∗" in names) == (width == 360)  # no room for words
+    said = figure.get_attribute("aria-label")
+    assert f"From the start {folds} times" in said
+    assert len(re.search("validation loss ([0-9. ]+)", said)[1].strip(". ").split()) == folds
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_bad_rows_are_told(page, tenant):

@@ -98,6 +98,9 @@ def test_events(server, tenant, file):
     metrics = [e for e in events if e["type"] == "metrics"]
     assert metrics and metrics[0]["data"]["total_steps"] == 3 * 5  # four folds and the last run
     assert isinstance(metrics[0]["data"]["train_loss"], float)
+    parts = [(e["data"]["fold"], e["data"]["folds"]) for e in reversed(metrics)]
+    assert parts == sorted(parts) and {folds for _, folds in parts} == {4}
+    assert all((e["data"]["step"] - 1) // 3 + 1 == e["data"]["fold"] for e in metrics if e["data"]["step"])
     second = server.get(f"{path}?limit=2&after={events[0]['id']}", key=key).json()
     assert [e["id"] for e in second["data"]] == [e["id"] for e in events[1:3]]
     kept = server.get(f"{path[:-7]}/checkpoints", key=key).json()["data"]
