@@ -102,11 +102,11 @@ static void norm_backward(const struct backward *b, const struct layernorm *norm
 
 /* ---- linear maps ---- */
 
-/* dx (+)= dy·W */
-static void linear_dx(const struct backward *b, const struct linear *linear, const float *dy,
-                      size_t ldy, float *dx, size_t ldx, bool add)
+/* dx (+)= dy·W of the first `rows` rows */
+static void rows_dx(const struct backward *b, size_t rows, const struct linear *linear,
+                    const float *dy, size_t ldy, float *dx, size_t ldx, bool add)
 {
-    struct gemm_product product = {.m = b->rows,
+    struct gemm_product product = {.m = rows,
                                    .n = linear->in,
                                    .k = linear->out,
                                    .a = dy,
@@ -118,6 +118,12 @@ static void linear_dx(const struct backward *b, const struct linear *linear, con
                                    .ldc = ldx,
                                    .add = add};
     gemm_run(b->compute, &product, 1);
+}
+
+static void linear_dx(const struct backward *b, const struct linear *linear, const float *dy,
+                      size_t ldy, float *dx, size_t ldx, bool add)
+{
+    rows_dx(b, b->rows, linear, dy, ldy, dx, ldx, add);
 }
 
 /* dW += dyᵀ·x   db += Σ dy */
@@ -233,8 +239,46 @@ static void ffn_backward(const struct backward *b, size_t l)
     linear_dx(b, &layer->up, tape->dup, b->ld.ffn, tape->dh, b->ld.hidden, true);
 }
 
-/* dh ← dL/d x, dL/d middle in dh */
-static void attention_part_backward(const struct backward *b, size_t l)
+/* Prompt rows 1..P of every sequence, one after the other: dqkv in its own first rows, dh in dmiddle,
+ * which nothing reads any more. How many. */
+static size_t gather_prompt_rows(const struct backward *b)
+{
+    struct encoder_tape *tape = b->tape;
+    const struct batch *batch = &tape->batch;
+    size_t P = batch->sequences[0].bank->info.prompt_tokens, H = b->params->hidden;
+    for (size_t s = 0; s < batch->n; s++) {
+        for (size_t p = 0; p < P; p++) {
+            size_t to = s * P + p, from = batch->offsets[s] + 1 + p; /* to < from: none is lost */
+            memcpy(tape->dqkv + to * b->ld.qkv, tape->dqkv + from * b->ld.qkv,
+                   3 * H * sizeof *tape->dqkv);
+            memcpy(tape->dmiddle + to * b->ld.hidden, tape->dh + from * b->ld.hidden,
+                   H * sizeof *tape->dh);
+        }
+    }
+    return batch->n * P;
+}
+
+/* (1') of the first layer where only the prompt's gradient is read: at its rows, into dprompt. A row of
+ * a product does not depend on the others, so these are the bits of the whole. */
+static void first_dx(const struct backward *b, float *dprompt)
+{
+    struct encoder_tape *tape = b->tape;
+    const struct layer_params *layer = &b->params->layer[0];
+    const struct linear *linears[3] = {&layer->q, &layer->k, &layer->v};
+    const eng_bank_info *bank = &tape->batch.sequences[0].bank->info;
+    size_t H = b->params->hidden, P = bank->prompt_tokens, rows = gather_prompt_rows(b);
+    for (size_t i = 0; i < 3; i++) {
+        rows_dx(b, rows, linears[i], tape->dqkv + i * H, b->ld.qkv, tape->dmiddle, b->ld.hidden,
+                true);
+    }
+    for (size_t r = 0; r < rows; r++) {
+        memcpy(dprompt + (r / P * bank->layers * P + r % P) * H, tape->dmiddle + r * b->ld.hidden,
+               H * sizeof *dprompt);
+    }
+}
+
+/* dh ← dL/d x, dL/d middle in dh; with `first`, dL/d prompt of the first layer there instead */
+static void attention_part_backward(const struct backward *b, size_t l, float *first)
 {
     struct encoder_tape *tape = b->tape;
     const struct layer_values *v = &tape->values[l];
@@ -259,6 +303,10 @@ static void attention_part_backward(const struct backward *b, size_t l)
                                   .dk = tape->dqkv + H,
                                   .dv = tape->dqkv + 2 * H};
     attention_backward(b->compute, &attention); /* (2') */
+    if (first != NULL) {
+        first_dx(b, first);
+        return;
+    }
     const struct linear *linears[3] = {&layer->q, &layer->k, &layer->v};
     const struct linear *gradients[3] = {&gradient->q, &gradient->k, &gradient->v};
     for (size_t i = 0; i < 3; i++) { /* (1') */
@@ -364,8 +412,9 @@ static void backward_layers(const struct backward *b, eng_class who, float *dpro
         give_way(b, who);
         ffn_backward(b, l);
         give_way(b, who);
-        attention_part_backward(b, l);
-        if (dprompt != NULL) {
+        bool last = l == 0 && dprompt != NULL && !b->weights;
+        attention_part_backward(b, l, last ? dprompt : NULL);
+        if (dprompt != NULL && !last) {
             copy_prompt_gradient(b, l, dprompt);
         }
     }

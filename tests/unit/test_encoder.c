@@ -396,6 +396,49 @@ static void sizes_that_cannot_be(void)
     encoder_tape_free(NULL);
 }
 
+/* A frozen backbone goes back through its first layer at the rows of the prompt alone, another one at all
+ * rows: the prompt's gradient is the same to the bit, for banks of one layer and of all. */
+static void the_prompts_rows_suffice(void)
+{
+    enum { N = 3, MOST = 3 * 3 * 6 * 128 };
+    static float logits[2 * N * POSITIONS], d[N * POSITIONS], dprompt[2][MOST];
+    static int32_t ids[POSITIONS];
+    static const size_t lens[N] = {7, 40, 23};
+    const unsigned wants[2] = {WANT_PROMPT, WANT_PROMPT | WANT_WEIGHTS};
+    eng_bank *const banks[2] = {shallow, deep};
+    const size_t floats[2] = {N * 6 * 128, N * 3 * 4 * 128};
+    eng_compute *compute = NULL;
+    REQUIRE(eng_compute_start(2, NULL, &compute, NULL) == ENG_OK);
+    for (size_t t = 0; t < N * POSITIONS; t++) {
+        d[t] = (float)(t % 7) - 3;
+        ids[t % POSITIONS] = (int32_t)(t % VOCAB);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        eng_sequence q[N];
+        for (size_t s = 0; s < N; s++) {
+            q[s] = (eng_sequence){.ids = ids, .len = lens[s], .bank = banks[i]};
+        }
+        for (size_t w = 0; w < 2; w++) {
+            struct encoder_tape *tape = NULL;
+            memset(dprompt[w], 0xFF, sizeof dprompt[w]); /* NaN, if left */
+            REQUIRE(encoder_tape_new(model, N * POSITIONS, N, wants[w], &tape, NULL) == ENG_OK);
+            CHECK(encoder_forward_keep(compute, tape, ENG_TRAINING, q, N, logits,
+                                       logits + N * POSITIONS, NULL) == ENG_OK);
+            CHECK(encoder_backward(compute, tape, ENG_TRAINING, d, d, dprompt[w], NULL) == ENG_OK);
+            encoder_tape_free(tape);
+        }
+        size_t wrong = 0, nothing = 0;
+        for (size_t k = 0; k < floats[i]; k++) {
+            float difference = fabsf(dprompt[0][k] - dprompt[1][k]);
+            wrong += !(difference <= (gemm_cpu_capable() ? 0 : 1e-4f * fabsf(dprompt[1][k])));
+            nothing += dprompt[0][k] == 0;
+        }
+        CHECK_INT(wrong, 0);
+        CHECK(nothing < floats[i] / 10);
+    }
+    eng_compute_stop(compute);
+}
+
 static void backward_needs_a_forward(void)
 {
     eng_compute *compute = NULL;
@@ -438,6 +481,7 @@ int main(void)
     RUN(callers_share_a_compute);
     RUN(bad_batches);
     RUN(sizes_that_cannot_be);
+    RUN(the_prompts_rows_suffice);
     RUN(backward_needs_a_forward);
     eng_bank_free(shallow);
     eng_bank_free(deep);
