@@ -121,6 +121,7 @@ const TABLE = {
   limit_requests: ['requests at work', '处理中的请求'],
   limit_store_queue: ['writes waiting', '等待的写入'],
   limit_streams: ['event streams', '事件流'],
+  limit_tenants: ['tenants', '租户'],
   limit_worker_queue: ['work waiting', '等待的工作'],
   limits: ['Distance to limits', '距上限'],
   line: ['Line', '行'],

@@ -5,6 +5,7 @@
 
 The browser reaches the loopback only, and the driver downloads none of its own.
 """
+import importlib.resources
 import importlib.util
 import os
 import pathlib
@@ -16,6 +17,7 @@ from playwright.sync_api import sync_playwright
 
 HERE = pathlib.Path(__file__).resolve()
 REVIEWS = HERE.parents[2] / "conf/examples/reviews.jsonl"
+AXE = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js")
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 _spec = importlib.util.spec_from_file_location("http_harness", HERE.parents[1] / "http" / "conftest.py")
 harness = importlib.util.module_from_spec(_spec)
@@ -87,6 +89,14 @@ def enter(tab, key, place="overview"):
     tab.evaluate("key => sessionStorage.setItem('mp2.key', key)", key)
     tab.goto(f"/#/{place}")
     tab.locator("main h1").wait_for()
+
+
+def violations(tab):
+    """What axe finds against the page as it is."""
+    tab.evaluate(AXE.read_text(encoding="utf-8"))
+    found = tab.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
+                         ".map(v => [v.id, v.nodes.map(n => n.target.join(' ') + ': ' + n.failureSummary)])")
+    return [f"{tab.url}: {one}" for one in found]
 
 
 def upload(server, key, rows, name="rows.jsonl"):

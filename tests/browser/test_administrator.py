@@ -1,7 +1,7 @@
 """The one who administers: tenants, keys that are shown once, quotas, what was used."""
 import re
 
-from conftest import enter
+from conftest import enter, violations
 from playwright.sync_api import expect
 
 
@@ -88,6 +88,7 @@ def test_edit_a_key(page, server):
     page.get_by_role("button", name=re.compile("^Edit key_")).click()
     form = page.locator(".well form")
     expect(form.get_by_label("Label")).to_be_focused()
+    assert violations(page) == []
     form.get_by_label("Label").fill("after")
     form.get_by_label("requests a minute").fill("70")
     form.get_by_role("button", name="Save").click()

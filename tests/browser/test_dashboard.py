@@ -1,14 +1,11 @@
 """The frame of the dashboard in a real browser: keys and scopes, the overview, a server that goes and
 comes, tenants side by side, narrow screens, the keyboard, accessibility, speed."""
-import importlib.resources
 import re
 import time
 
 import pytest
-from conftest import HOSTILE, enter, sign_in, start_job, wait_for_job
+from conftest import HOSTILE, enter, sign_in, start_job, violations, wait_for_job
 from playwright.sync_api import expect
-
-AXE = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js")
 
 
 def test_wrong_key(page):
@@ -161,13 +158,6 @@ def places(job):
 def settle(tab):
     expect(tab.locator(".loading")).to_have_count(0)
     expect(tab.locator("main h1")).to_be_visible()
-
-
-def violations(tab):
-    tab.evaluate(AXE.read_text(encoding="utf-8"))
-    found = tab.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
-                         ".map(v => [v.id, v.nodes.map(n => n.target.join(' ') + ': ' + n.failureSummary)])")
-    return [f"{tab.url}: {one}" for one in found]
 
 
 @pytest.mark.parametrize("scheme, locale", [("light", "en-GB"), ("dark", "zh-CN")])

@@ -6,7 +6,7 @@ import math
 import pathlib
 
 import pytest
-from conftest import HOSTILE, REVIEWS, enter, start_job, wait_for_job
+from conftest import HOSTILE, REVIEWS, enter, start_job, violations, wait_for_job
 from playwright.sync_api import expect
 
 ROUTE = [3, -3, 0, 0, 1, 1, 1, 1]
@@ -160,6 +160,7 @@ def test_deep_bank(open_tab, make_server, settings):
     near = tab.locator(".routes:not(.mine) figure", has_text="alike")
     expect(near.locator(".heat span")).to_have_count(24)
     assert tab.locator(".routes rect").count() == 0
+    assert violations(tab) == []
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

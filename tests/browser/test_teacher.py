@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from conftest import HOSTILE, REVIEWS, enter, start_job, wait_for_job
+from conftest import HOSTILE, REVIEWS, enter, start_job, violations, wait_for_job
 from playwright.sync_api import expect
 
 SLOW_STEPS = 3000
@@ -109,6 +109,7 @@ def test_curves_of_folds(open_tab, server, tenant, width):
     assert ("1" in names and "∗" in names) == (width == 360)  # no room for words
     said = figure.get_attribute("aria-label")
     assert f"From the start {folds} times" in said
+    assert violations(tab) == []
     assert len(re.search("validation loss ([0-9. ]+)", said)[1].strip(". ").split()) == folds
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
