@@ -1,14 +1,19 @@
 /* ep_versions.c: /v1/tasks/{task}/versions: show, export, import; …/current: move the alias.
  *
- * An export is the whole of a version in a few hundred bytes: the route and what it belongs to. It can
- * be imported wherever the same backbone and bank run; a mismatch is refused with both fingerprints, for
- * a route means nothing anywhere else.
+ * An export is the whole of a version in a few hundred bytes: the route and what it belongs to; with
+ * ?tuned=true also a tuned prompt (layers, P, H) and head (H, 2, then 2 biases), as base64 of little-endian
+ * float32. It can be imported wherever the same backbone and bank run; a mismatch is refused with both
+ * fingerprints, for a route means nothing anywhere else.
  */
 #include "server/endpoints.h"
 #include "server/task_call.h"
 
+#include <math.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MAX_TUNED_TEXT (16u << 20) /* of a part in an answer */
 
 /* ---- show ------------------------------------------------------------------------------------ */
 
@@ -74,6 +79,41 @@ static void read_version(void *arg, store *reader)
     }
 }
 
+/* False: out of memory, or too long to be JSON. */
+static bool encode(const store_blob *blob, char **out)
+{
+    size_t room = sodium_base64_encoded_len(blob->len, sodium_base64_VARIANT_ORIGINAL);
+    if (blob->len == 0) {
+        return true;
+    }
+    *out = room <= MAX_TUNED_TEXT ? malloc(room) : NULL;
+    return *out != NULL && sodium_bin2base64(*out, room, blob->data, blob->len,
+                                             sodium_base64_VARIANT_ORIGINAL) != NULL;
+}
+
+static void read_whole_version(void *arg, store *reader)
+{
+    struct task_call *call = arg;
+    store_blob prompt, head;
+    read_version(arg, reader);
+    if (call->status != STORE_OK || !(call->version.has_prompt || call->version.has_head)) {
+        return;
+    }
+    call->status = store_version_blobs(reader, call->tenant, call->task.id, call->number, call->mem,
+                                       &prompt, &head, &call->err);
+    if (call->status == STORE_OK &&
+        !(encode(&prompt, &call->prompt_text) && encode(&head, &call->head_text))) {
+        call->status = STORE_ENOMEM;
+    }
+}
+
+static bool add_tuned(json_t *body, const struct task_call *call)
+{
+    return (call->prompt_text == NULL ||
+            json_put(body, "prompt", json_string(call->prompt_text))) &&
+           (call->head_text == NULL || json_put(body, "head", json_string(call->head_text)));
+}
+
 static bool add_form(json_t *body, const store_task *task)
 {
     json_t *labels = json_stored(task->labels);
@@ -94,7 +134,7 @@ static void show_version(struct request *req, void *arg)
         return;
     }
     json_t *body = version_json(call->tenant_name, call->base, &call->task, &call->version);
-    if (body != NULL && !add_form(body, &call->task)) {
+    if (body != NULL && !(add_form(body, &call->task) && add_tuned(body, call))) {
         json_decref(body);
         body = NULL;
     }
@@ -119,9 +159,16 @@ static bool read_number(struct request *req, int64_t *number)
 void ep_version_get(struct request *req)
 {
     struct task_call *call = task_call_new(req, true);
-    if (call != NULL && read_number(req, &call->number)) {
-        request_offload(req, read_version, show_version, call);
+    const char *tuned = request_query(req, "tuned");
+    if (call == NULL || !read_number(req, &call->number)) {
+        return;
     }
+    if (tuned != NULL && strcmp(tuned, "true") != 0 && strcmp(tuned, "false") != 0) {
+        reply_problem(req, 422, "invalid", NULL, "tuned: true or false, found \"%.32s\"", tuned);
+        return;
+    }
+    bool whole = tuned != NULL && tuned[0] == 't';
+    request_offload(req, whole ? read_whole_version : read_version, show_version, call);
 }
 
 /* ---- import ---------------------------------------------------------------------------------- */
@@ -215,17 +262,45 @@ static const char *const import_known[] = {"object",
                                            "started_from",
                                            "has_prompt",
                                            "has_head",
+                                           "prompt",
+                                           "head",
                                            NULL};
 
-/* What JSON does not carry cannot be imported: the route alone would answer otherwise. */
-static void refuse_tuned(const json_t *body, const char *part, struct problems *problems)
+/* Base64 of `bytes` bytes of finite float32 at `part`; without it `flag` must not say that it was there, for
+ * the route alone would answer otherwise. */
+static store_blob read_tuned(struct request *req, const json_t *body, const char *part,
+                             const char *flag, size_t bytes, struct problems *problems)
 {
+    const char *text = NULL, *end = NULL;
     bool has = false;
-    if (json_get_bool(body, "#", part, JSON_OPTIONAL_FIELD, &has, problems) && has) {
-        problem_add(problems, "#", part,
-                    "this version computes with tuned parts that its JSON does not hold; learn it "
-                    "here, or send false to import its route alone");
+    size_t len = 0;
+    json_get_bool(body, "#", flag, JSON_OPTIONAL_FIELD, &has, problems);
+    if (!json_get_string(body, "#", part, JSON_OPTIONAL_FIELD, 1, MAX_TUNED_TEXT, &text,
+                         problems)) {
+        if (has && json_object_get(body, part) == NULL) {
+            problem_add(problems, "#", flag,
+                        "this version computes with a tuned %s that is not in this JSON: export it "
+                        "with ?tuned=true, or send false to import its route alone",
+                        part);
+        }
+        return (store_blob){NULL, 0};
     }
+    float *floats = request_alloc(req, bytes);
+    if (floats == NULL ||
+        sodium_base642bin((unsigned char *)floats, bytes, text, strlen(text), NULL, &len, &end,
+                          sodium_base64_VARIANT_ORIGINAL) != 0 ||
+        *end != '\0' || len != bytes) {
+        problem_add(problems, "#", part, "not base64 of the %zu float32 numbers of this bank",
+                    bytes / sizeof(float));
+        return (store_blob){NULL, 0};
+    }
+    for (size_t i = 0; i < bytes / sizeof(float); i++) {
+        if (!isfinite(floats[i])) {
+            problem_add(problems, "#", part, "number %zu is not finite", i);
+            return (store_blob){NULL, 0};
+        }
+    }
+    return (store_blob){floats, bytes};
 }
 
 static bool read_import(struct request *req, struct task_call *call)
@@ -238,8 +313,13 @@ static bool read_import(struct request *req, struct task_call *call)
     call->make_current = true;
     call->version.method = "import";
     json_only(body, "#", import_known, &problems);
-    refuse_tuned(body, "has_prompt", &problems);
-    refuse_tuned(body, "has_head", &problems);
+    size_t hidden = eng_model_get_info(registry_model(call->registry))->hidden;
+    const eng_bank_info *info = eng_bank_get_info(bank);
+    store_blob prompt =
+        read_tuned(req, body, "prompt", "has_prompt",
+                   info->layers * info->prompt_tokens * hidden * sizeof(float), &problems);
+    store_blob head =
+        read_tuned(req, body, "head", "has_head", (2 * hidden + 2) * sizeof(float), &problems);
     check_fingerprint(body, "model_fingerprint",
                       eng_model_get_info(registry_model(call->registry))->fingerprint, "backbone",
                       &problems);
@@ -266,6 +346,8 @@ static bool read_import(struct request *req, struct task_call *call)
         reply_no_memory(req);
         return false;
     }
+    call->version.prompt = prompt;
+    call->version.head = head;
     return true;
 }
 

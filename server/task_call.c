@@ -14,6 +14,8 @@ static void release(void *data)
     json_decref(call->keep);
     free(call->labels_text);
     free(call->metadata_text);
+    free(call->prompt_text);
+    free(call->head_text);
     store_mem_free(call->mem);
 }
 

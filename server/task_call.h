@@ -28,7 +28,8 @@ struct task_call {
     eng_text labels[ENG_MAX_LABELS];
     json_t *keep; /* text of labels */
     char *labels_text, *metadata_text;
-    int64_t number; /* of a version */
+    int64_t number;                /* of a version */
+    char *prompt_text, *head_text; /* its tuned parts as base64, malloc'ed; or NULL */
     bool make_current;
 
     /* lists */

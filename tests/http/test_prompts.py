@@ -1,4 +1,5 @@
 """Tuned prompts over HTTP: learnt by jobs, kept with their version, read on first use, evicted."""
+import base64
 import concurrent.futures
 import json
 import os
@@ -144,6 +145,45 @@ def test_versions_of_both_kinds(server, tenant, file):
     export["has_prompt"] = export["has_head"] = False
     assert server.post("/v1/tasks/renamed/versions", export, key=key).status == 201
     assert server.delete("/v1/tasks/renamed", key=key).status == 200
+
+
+@pytest.mark.parametrize("how", [{"method": "prompt", "budget": {"steps": 4}},
+                                 {"method": "route+prompt", "budget": {"steps": 6}}])
+def test_export_and_import_of_tuned_parts(make_server, server, tenant, file, how):
+    """From one server to another on the same backbone and bank: the same numbers, to the bit."""
+    _, key = tenant
+    learn(server, key, file, "whole", init="average", **how)
+    want = ask(server, key, "whole")
+    plain = server.get("/v1/tasks/whole/versions/1", key=key).json()
+    export = server.get("/v1/tasks/whole/versions/1?tuned=true", key=key).json()
+    assert "prompt" not in plain and "head" not in plain
+    assert {k: v for k, v in export.items() if k not in ("prompt", "head")} == plain
+    assert ("prompt" in export, "head" in export) == (plain["has_prompt"], plain["has_head"]) != (False, False)
+    other = make_server()
+    there = other.make_tenant("there")
+    made = other.post("/v1/tasks", {"name": "moved", "type": "classification", "labels": ["正面", "负面"]}, key=there)
+    assert made.status == 201
+    assert other.post("/v1/tasks/moved/versions", export, key=there).status == 201
+    assert ask(other, there, "moved") == want
+    other.kill()
+    other.start()
+    assert ask(other, there, "moved") == want
+    again = other.get("/v1/tasks/moved/versions/2?tuned=true", key=there).json()
+    assert (again.get("prompt"), again.get("head")) == (export.get("prompt"), export.get("head"))
+
+
+def test_tuned_parts_that_are_refused(server, tenant, file):
+    _, key = tenant
+    learn(server, key, file, "hostile", init="average")
+    export = server.get("/v1/tasks/hostile/versions/1?tuned=true", key=key).json()
+    part = "prompt" if export["has_prompt"] else "head"
+    bad = base64.b64encode(b"\x00\x00\xc0\x7f" * (len(base64.b64decode(export[part])) // 4)).decode()
+    for value in ("", "=", export[part][:-8], export[part] + "AAAA", "!" + export[part][1:], bad,
+                  export[part][:100] + "\n" + export[part][100:], 7, [], {"a": 1}):
+        refused = server.post("/v1/tasks/hostile/versions", {**export, part: value}, key=key)
+        assert refused.status == 422 and f"#/{part}" in refused.text, (value, refused)
+    assert server.get("/v1/tasks/hostile/versions/1?tuned=maybe", key=key).status == 422
+    assert len(server.get("/v1/tasks/hostile/versions", key=key).json()["data"]) == 1
 
 
 def test_facades_use_the_prompt(server, tenant, file):
