@@ -36,6 +36,7 @@ const struct endpoint endpoints[] = {
     {"DELETE", "/v1/tasks/{task}", ADAPT, BODY_NONE, LIMIT_NONE, API_NATIVE, "tasks", ep_task_delete, NULL},
     {"POST", "/v1/tasks/{task}/restore", ADAPT, BODY_JSON_OPTIONAL, LIMIT_JSON, API_NATIVE, "tasks", ep_task_restore, NULL},
     {"GET", "/v1/tasks/{task}/similar", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "tasks", ep_task_similar, NULL},
+    {"GET", "/v1/tasks/{task}/usage", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "tasks", ep_task_usage, NULL},
     {"POST", "/v1/tasks/{task}/evaluate", PREDICT, BODY_JSON, LIMIT_JSON, API_NATIVE, "evaluate", ep_task_evaluate, NULL},
     {"GET", "/v1/tasks/{task}/versions", ANY, BODY_NONE, LIMIT_NONE, API_NATIVE, "versions", ep_versions_list, NULL},
     {"POST", "/v1/tasks/{task}/versions", ADAPT, BODY_JSON, LIMIT_JSON, API_NATIVE, "versions", ep_versions_import, NULL},

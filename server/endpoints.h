@@ -124,8 +124,9 @@ void ep_key_revoke(struct request *req);
 void ep_key_rotate(struct request *req);
 void ep_me(struct request *req);
 
-/* usage.c */
+/* usage.c, taskuse.c */
 void ep_usage(struct request *req);
+void ep_task_usage(struct request *req);
 
 /* ep_care.c */
 void ep_backup(struct request *req);

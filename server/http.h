@@ -65,6 +65,8 @@ json_t *request_quotas_json(const struct request *req, bool key, const int64_t c
  * settled once, also when the client has gone, and counted as usage with the inputs that were computed. */
 bool request_take_tokens(struct request *req, uint64_t tokens);
 void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used, uint64_t inputs);
+/* The task it asks, for the usage of tasks. */
+void request_note_task(struct request *req, int64_t task);
 const char *request_key_id(const struct request *req);
 uint32_t request_scopes(const struct request *req); /* STORE_SCOPE_… */
 

@@ -93,6 +93,7 @@ struct request {
     char version[12];
     char trace[TRACE_CHARS + 1]; /* traceparent of the answer; "" when the request had none */
     int64_t asked_ms;            /* X-Request-Timeout; 0: none */
+    int64_t asked_task;          /* that it asks; 0: none, or one without a name */
     struct idem *idem;           /* NULL: no Idempotency-Key that counts */
     bool outside;                /* it is being answered over its handler's head */
     bool head;

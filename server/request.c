@@ -334,7 +334,16 @@ void request_settle_tokens(struct request *req, uint64_t taken, uint64_t used, u
 {
     struct quota_party party = request_party(req);
     quota_settle_tokens(&party, taken, used, clock_us());
-    usage_count(req->http->server->usage, req->who.tenant, 0, (int64_t)inputs, (int64_t)used);
+    struct usage *usage = req->http->server->usage;
+    usage_count(usage, req->who.tenant, 0, (int64_t)inputs, (int64_t)used);
+    if (req->asked_task != 0) {
+        usage_count_task(usage, req->asked_task, req->who.key_id, (int64_t)inputs, (int64_t)used);
+    }
+}
+
+void request_note_task(struct request *req, int64_t task)
+{
+    req->asked_task = task;
 }
 
 const char *request_key_id(const struct request *req)

@@ -163,6 +163,7 @@ void task_resolve(struct request *req, const char *text, const char *pointer,
         reply_no_task(req, text, pointer);
         return;
     }
+    request_note_task(req, view.id);
     const struct version *version = view.current;
     if (number != 0 && number != version->number) {
         version = registry_find_pin(registry, view.id, number);

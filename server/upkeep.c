@@ -54,6 +54,9 @@ static store_status clean(store *s, void *arg, store_error *err)
         status = store_tasks_purge(s, upkeep->now - upkeep->server->config->task_retention,
                                    PURGE_TASKS, &upkeep->removed, err);
     }
+    if (status == STORE_OK) {
+        status = store_task_use_purge(s, upkeep->now / 86400000 - STORE_TASK_USE_DAYS, err);
+    }
     return status == STORE_OK ? clean_jobs(s, upkeep, err) : status;
 }
 

@@ -11,6 +11,7 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/storeq.h"
+#include "server/taskuse.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -29,6 +30,8 @@ struct use {
 struct flush {
     struct usage *usage;
     struct storeq_op op;
+    struct taskuse *tasks; /* owned */
+    int64_t day;
     size_t n;
     struct use uses[];
 };
@@ -37,7 +40,8 @@ struct usage {
     struct server *server;
     struct auth_tenant *dirty; /* with counts to write */
     size_t n_dirty;
-    struct flush *flush; /* on its way, or NULL */
+    struct taskuse *tasks; /* by task and key; NULL: nothing */
+    struct flush *flush;   /* on its way, or NULL */
 };
 
 struct usage *usage_new(struct server *server)
@@ -73,6 +77,14 @@ void usage_count(struct usage *usage, struct auth_tenant *tenant, int64_t reques
     }
 }
 
+void usage_count_task(struct usage *usage, int64_t task, const char *key, int64_t inputs,
+                      int64_t tokens)
+{
+    if (usage != NULL) {
+        taskuse_count(&usage->tasks, task, key, 1, inputs, tokens);
+    }
+}
+
 /* ---- writing ---------------------------------------------------------------------------------- */
 
 static store_status write_uses(store *s, void *arg, store_error *err)
@@ -82,7 +94,7 @@ static store_status write_uses(store *s, void *arg, store_error *err)
     for (size_t i = 0; i < flush->n && status == STORE_OK; i++) {
         status = store_usage_add(s, flush->uses[i].tenant->id, &flush->uses[i].counts, err);
     }
-    return status;
+    return status == STORE_OK ? taskuse_write(s, flush->tasks, flush->day, err) : status;
 }
 
 static void give_back(struct flush *flush)
@@ -90,6 +102,15 @@ static void give_back(struct flush *flush)
     for (size_t i = 0; i < flush->n; i++) {
         add(flush->usage, flush->uses[i].tenant, &flush->uses[i].counts);
     }
+    taskuse_add(&flush->usage->tasks, flush->tasks);
+}
+
+static void free_flush(struct flush *flush)
+{
+    if (flush != NULL) {
+        taskuse_free(flush->tasks);
+    }
+    free(flush);
 }
 
 static void flushed(struct storeq_op *op)
@@ -100,7 +121,7 @@ static void flushed(struct storeq_op *op)
         give_back(flush);
     }
     flush->usage->flush = NULL;
-    free(flush);
+    free_flush(flush);
 }
 
 /* All counts, for one operation; NULL: none, or out of memory. */
@@ -113,11 +134,14 @@ static struct flush *take_all(struct usage *usage)
         return NULL;
     }
     flush->usage = usage;
+    flush->day = wall_ms() / DAY_MS;
+    flush->tasks = usage->tasks; /* whoever asks a task uses something: a tenant is dirty, too */
+    usage->tasks = NULL;
     while (usage->dirty != NULL) {
         struct auth_tenant *tenant = usage->dirty;
         usage->dirty = tenant->next_used;
         flush->uses[flush->n] = (struct use){tenant, tenant->usage};
-        flush->uses[flush->n++].counts.day = wall_ms() / DAY_MS;
+        flush->uses[flush->n++].counts.day = flush->day;
         tenant->usage = (store_usage){0};
         tenant->has_usage = false;
     }
@@ -136,7 +160,7 @@ void usage_flush(struct usage *usage)
         usage->flush = flush;
     } else {
         give_back(flush);
-        free(flush);
+        free_flush(flush);
     }
 }
 
@@ -153,7 +177,7 @@ void usage_stop(struct usage *usage)
         storeq_call(usage->server->storeq, write_uses, flush, false, &err) != STORE_OK) {
         log_event(LOG_WARN, "usage_not_written", "%s", err.text);
     }
-    free(flush);
+    free_flush(flush);
 }
 
 /* ---- GET /v1/usage ---------------------------------------------------------------------------- */
@@ -172,7 +196,7 @@ static void release_call(void *data)
 {
     struct usage_call *call = data;
     store_mem_free(call->mem);
-    free(call->flush);
+    free_flush(call->flush);
 }
 
 static store_status read_days(store *s, void *arg, store_error *err)

@@ -19,6 +19,9 @@ struct usage *usage_new(struct server *server); /* NULL: out of memory */
 /* usage NULL: the server stops, nothing is counted. */
 void usage_count(struct usage *usage, struct auth_tenant *tenant, int64_t requests, int64_t inputs,
                  int64_t tokens);
+/* One request for a task, beside usage_count; see taskuse.h. */
+void usage_count_task(struct usage *usage, int64_t task, const char *key, int64_t inputs,
+                      int64_t tokens);
 /* Hands what was counted to the store thread, unless an earlier flush is still on its way. */
 void usage_flush(struct usage *usage);
 bool usage_is_flushing(const struct usage *usage);

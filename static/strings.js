@@ -365,6 +365,7 @@ const TABLE = {
   when: ['When', '时间'],
   whole: ['whole request', '整个请求'],
   why: ['Why', '原因'],
+  who_asks: ['Who asked it in 30 days', '30 天内的调用者'],
   why_auto: ['A route learns eight numbers and suits a few dozen examples.', '路由只学八个数，适合几十条样例。'],
   why_blackbox: ['Route and prompt by forward passes alone: slow, for models without gradients.', '仅用前向：慢，适用于无梯度的模型。'],
   'why_blackbox-route': ['The eight numbers by forward passes alone, without gradients.', '仅用前向学八个数，无需梯度。'],

@@ -119,7 +119,15 @@ function evaluateCard(one, path) {
 
 /* ---- who asks it ---- */
 
-function usersCard(one, me, current, jobs) {
+const USED = ['requests', 'inputs', 'tokens'];
+
+function usesView({ data }) {
+  const keys = Object.entries(Object.groupBy(data, (use) => use.key));
+  return keys.length ? [h('h3', {}, t('who_asks')), table([t('key'), ...USED.map((name) => [t(`used_${name}`), 'num'])],
+    keys.map(([key, uses]) => [h('code', {}, key), ...USED.map((name) => short(uses.reduce((sum, use) => sum + use[name], 0)))]), t('who_asks'))] : null;
+}
+
+function usersCard(one, me, current, jobs, uses) {
   const name = encodeURIComponent(one.name);
   const mine = jobs.filter((job) => job.mp2.task === one.name).slice(0, 5);
   return card(t('asked_as'), facts([['mp2', h('code', {}, `POST /v1/predict  {"task": ${JSON.stringify(one.name)}}`)],
@@ -127,7 +135,7 @@ function usersCard(one, me, current, jobs) {
     ['Hugging Face', h('code', {}, `/hf/${encodeURIComponent(me.tenant.name)}/${name}`)],
     ['Open Inference', h('code', {}, `/v2/models/${name}/infer`)]]),
   mine.length ? [h('h3', {}, t('its_jobs')), table([t('job'), t('state'), t('created')], mine.map((job) => [
-    link('job', job.id), stateBadge(job.status), time(job.created_at)]), t('its_jobs'))] : null);
+    link('job', job.id), stateBadge(job.status), time(job.created_at)]), t('its_jobs'))] : null, uses && usesView(uses));
 }
 
 /* ---- the page ---- */
@@ -145,15 +153,15 @@ export async function task(main, name, live, me) {
     }
   };
   async function load() {
-    const [fresh, versions, similar, jobs] = await Promise.all([get(path), all(`${path}/versions`), maybe(get(`${path}/similar${query({ limit: 6 })}`)),
-      mayJobs ? get('/v1/fine_tuning/jobs?limit=50') : { data: [] }]);
+    const [fresh, versions, similar, jobs, uses] = await Promise.all([get(path), all(`${path}/versions`), maybe(get(`${path}/similar${query({ limit: 6 })}`)),
+      mayJobs ? get('/v1/fine_tuning/jobs?limit=50') : { data: [] }, maybe(get(`${path}/usage`))]);
     if (!live.on) {
       return;
     }
     const current = versions.find((version) => version.current);
     const before = current && versions.find((version) => version.version < current.version);
     fill(place, h('div', 'grid', routeCard(fresh, current, similar),
-      h('div', {}, aboutCard(fresh, current, mayAdapt, path), usersCard(fresh, me, current, jobs.data))),
+      h('div', {}, aboutCard(fresh, current, mayAdapt, path), usersCard(fresh, me, current, jobs.data, uses))),
     versionsCard(versions, path, mayAdapt, load), mayPredict && current ? tryBox(fresh, t('try_it'), before) : null,
     mayPredict && mayAdapt && current ? evaluateCard(fresh, path) : null);
   }

@@ -227,9 +227,23 @@ static const char fourth_schema[] =
     " tenant INTEGER PRIMARY KEY REFERENCES tenants (id),"
     " turn INTEGER NOT NULL) STRICT;"
     "CREATE INDEX job_turns_turn ON job_turns (turn);";
+
+/* Who asks a task, by key and day. No reference: a purge of the task takes its rows with it. */
+static const char fifth_schema[] =
+
+    "CREATE TABLE task_usage ("
+    " task INTEGER NOT NULL,"
+    " key TEXT NOT NULL,"
+    " day INTEGER NOT NULL,"
+    " requests INTEGER NOT NULL,"
+    " inputs INTEGER NOT NULL,"
+    " tokens INTEGER NOT NULL,"
+    " PRIMARY KEY (task, key, day)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX task_usage_day ON task_usage (day);";
 /* clang-format on */
 
-static const char *const steps[] = {first_schema, second_schema, third_schema, fourth_schema};
+static const char *const steps[] = {first_schema, second_schema, third_schema, fourth_schema,
+                                    fifth_schema};
 
 const db_schema db_current_schema = {steps, (int)(sizeof steps / sizeof steps[0])};
 

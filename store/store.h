@@ -582,6 +582,28 @@ STORE_MUST_CHECK store_status store_usage_list(store *s, int64_t tenant, int64_t
                                                int64_t last, store_mem *mem, store_usage **items,
                                                size_t *n, store_error *err);
 
+/* What one key asked of one task on one day. */
+typedef struct store_task_use {
+    int64_t task; /* not read back */
+    int64_t day;
+    const char *key; /* its id */
+    int64_t requests, inputs, tokens;
+} store_task_use;
+
+#define STORE_TASK_USE_DAYS 400   /* kept */
+#define STORE_TASK_USE_ROWS 10000 /* of an answer, the latest days first to be kept */
+
+/* Adds to the row of task, key and day; nothing when the task is no more. */
+STORE_MUST_CHECK store_status store_task_use_add(store *s, const store_task_use *use,
+                                                 store_error *err);
+/* From day `first` on, the latest day first. STORE_ENOTFOUND: the tenant has no such task. */
+STORE_MUST_CHECK store_status store_task_use_list(store *s, int64_t tenant, int64_t task,
+                                                  int64_t first, store_mem *mem,
+                                                  store_task_use **items, size_t *n,
+                                                  store_error *err);
+/* Removes the rows of days before `day`. */
+STORE_MUST_CHECK store_status store_task_use_purge(store *s, int64_t day, store_error *err);
+
 /* ---- idempotency keys ---------------------------------------------------------------------- */
 
 typedef enum store_idem_state {

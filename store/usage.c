@@ -1,4 +1,4 @@
-/* usage.c: what a tenant used, one row a day. */
+/* usage.c: what a tenant used, one row a day; what a key asked of a task, one row a day. */
 #include "store/db.h"
 
 #include <string.h>
@@ -104,4 +104,84 @@ store_status store_usage_list(store *s, int64_t tenant, int64_t first, int64_t l
     status = db_list(&q, days, sizeof **items, read_usage, mem, &rows, n, &more, err);
     *items = rows;
     return status;
+}
+
+/* ---- tasks --------------------------------------------------------------------------------- */
+
+store_status store_task_use_add(store *s, const store_task_use *use, store_error *err)
+{
+    db_query q;
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_prepare(
+        s,
+        "INSERT INTO task_usage SELECT ?1, ?2, ?3, ?4, ?5, ?6"
+        " WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1)"
+        " ON CONFLICT (task, key, day) DO UPDATE SET requests = requests + excluded.requests,"
+        " inputs = inputs + excluded.inputs, tokens = tokens + excluded.tokens",
+        &q, err);
+    if (status == STORE_OK) {
+        db_bind_int(&q, use->task);
+        db_bind_text(&q, use->key);
+        db_bind_int(&q, use->day);
+        db_bind_int(&q, use->requests);
+        db_bind_int(&q, use->inputs);
+        db_bind_int(&q, use->tokens);
+        status = db_run(&q, err);
+    }
+    return db_write_end(s, status, err);
+}
+
+static void read_task_use(db_query *q, store_mem *mem, void *item)
+{
+    store_task_use *out = item;
+    out->day = db_int(q);
+    out->key = db_text(q, mem);
+    out->requests = db_int(q);
+    out->inputs = db_int(q);
+    out->tokens = db_int(q);
+}
+
+store_status store_task_use_list(store *s, int64_t tenant, int64_t task, int64_t first,
+                                 store_mem *mem, store_task_use **items, size_t *n,
+                                 store_error *err)
+{
+    db_query q;
+    void *rows = NULL;
+    bool more = false;
+    *items = NULL;
+    *n = 0;
+    store_status status = db_task_check(s, tenant, task, err);
+    if (status == STORE_OK) {
+        status = db_prepare(s,
+                            "SELECT day, key, requests, inputs, tokens FROM task_usage"
+                            " WHERE task = ? AND day >= ? ORDER BY day DESC, key LIMIT 10001",
+                            &q, err);
+    }
+    if (status != STORE_OK) {
+        return status;
+    }
+    db_bind_int(&q, task);
+    db_bind_int(&q, first);
+    status =
+        db_list(&q, STORE_TASK_USE_ROWS, sizeof **items, read_task_use, mem, &rows, n, &more, err);
+    *items = rows;
+    return status;
+}
+
+store_status store_task_use_purge(store *s, int64_t day, store_error *err)
+{
+    db_query q;
+    store_status status = db_write_begin(s, err);
+    if (status != STORE_OK) {
+        return status;
+    }
+    status = db_prepare(s, "DELETE FROM task_usage WHERE day < ?", &q, err);
+    if (status == STORE_OK) {
+        db_bind_int(&q, day);
+        status = db_run(&q, err);
+    }
+    return db_write_end(s, status, err);
 }

@@ -164,6 +164,21 @@ def test_deep_bank(open_tab, make_server, settings):
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_who_asks(page, server, tenant):
+    name, key = tenant
+    assert server.post("/v1/tasks", {"name": "asked", "type": "classification", "labels": ["好", "坏"]}, key=key).status == 201
+    other = server.make_key(name, ["predict"])
+    for caller, times in ((key, 2), (other, 3)):
+        for _ in range(times):
+            assert server.post("/v1/predict", {"task": "asked", "inputs": ["一", "二"]}, key=caller).status == 200
+    enter(page, key, "task/asked")
+    rows = page.get_by_role("region", name="Who asked it in 30 days").locator("tbody tr")
+    expect(rows).to_have_count(2)
+    mine = rows.filter(has_text=server.get("/v1/me", key=key).json()["key"]["id"])
+    expect(mine.locator("td.num").nth(0)).to_have_text("2")
+    expect(mine.locator("td.num").nth(1)).to_have_text("4")
+
+
 def test_evaluate(page, server, two_versions):
     enter(page, two_versions, "task/two")
     rows = [{"text": text, "label": label} for text, label in (("菜很好吃", "好"), ("等了很久", "坏"), (HOSTILE, "坏"))]
