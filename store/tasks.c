@@ -456,10 +456,9 @@ store_status store_task_restore(store *s, int64_t tenant, int64_t id, int64_t no
 
 static store_status purge_one(store *s, int64_t id, store_error *err)
 {
-    static const char *const steps[] = {"UPDATE tasks SET current = NULL WHERE id = ?",
-                                        "DELETE FROM task_versions WHERE task = ?",
-                                        "DELETE FROM task_usage WHERE task = ?",
-                                        "DELETE FROM tasks WHERE id = ?"};
+    static const char *const steps[] = {
+        "UPDATE tasks SET current = NULL WHERE id = ?", "DELETE FROM task_versions WHERE task = ?",
+        "DELETE FROM task_usage WHERE task = ?", "DELETE FROM tasks WHERE id = ?"};
     store_status status = STORE_OK;
     for (size_t i = 0; status == STORE_OK && i < sizeof steps / sizeof steps[0]; i++) {
         db_query q;
