@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define DAY_MS 86400000
 #define SLOTS  (2 * TASKUSE_MAX) /* a power of two */
@@ -130,12 +129,8 @@ static store_status read_uses(store *s, void *arg, store_error *err)
 
 static json_t *use_json(const store_task_use *use)
 {
-    char day[16] = "";
-    time_t at = (time_t)(use->day * (DAY_MS / 1000));
-    struct tm utc;
-    if (gmtime_r(&at, &utc) != NULL) {
-        strftime(day, sizeof day, "%Y-%m-%d", &utc);
-    }
+    char day[USAGE_DAY];
+    usage_day(use->day, day);
     return json_pack("{s:s, s:s, s:I, s:I, s:I}", "day", day, "key", use->key, "requests",
                      (json_int_t)use->requests, "inputs", (json_int_t)use->inputs, "tokens",
                      (json_int_t)use->tokens);

@@ -213,14 +213,20 @@ static store_status read_days(store *s, void *arg, store_error *err)
                               : status;
 }
 
+void usage_day(int64_t number, char day[USAGE_DAY])
+{
+    time_t at = (time_t)(number * (DAY_MS / 1000));
+    struct tm utc;
+    day[0] = '\0';
+    if (gmtime_r(&at, &utc) != NULL) {
+        strftime(day, USAGE_DAY, "%Y-%m-%d", &utc);
+    }
+}
+
 static json_t *day_json(const store_usage *use)
 {
-    char day[16] = "";
-    time_t at = (time_t)(use->day * (DAY_MS / 1000));
-    struct tm utc;
-    if (gmtime_r(&at, &utc) != NULL) {
-        strftime(day, sizeof day, "%Y-%m-%d", &utc);
-    }
+    char day[USAGE_DAY];
+    usage_day(use->day, day);
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "day", day, "requests",
                      (json_int_t)use->requests, "inputs", (json_int_t)use->inputs, "tokens",
                      (json_int_t)use->tokens, "jobs", (json_int_t)use->jobs, "trained_tokens",

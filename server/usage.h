@@ -12,6 +12,8 @@
 
 #include "server/server.h"
 
+#define USAGE_DAY 16 /* bytes of "2026-11-28" */
+
 struct auth_tenant;
 struct usage;
 
@@ -25,6 +27,8 @@ void usage_count_task(struct usage *usage, int64_t task, const char *key, int64_
 /* Hands what was counted to the store thread, unless an earlier flush is still on its way. */
 void usage_flush(struct usage *usage);
 bool usage_is_flushing(const struct usage *usage);
+/* A day's number (since 1970, UTC) as a date. */
+void usage_day(int64_t number, char day[USAGE_DAY]);
 /* Waits for the last flush; the loop has ended. */
 void usage_stop(struct usage *usage);
 
