@@ -4,6 +4,7 @@ import { call, get, post, maybe, query, all, tenantPath } from './api.js';
 import { h, fill, field, card, heading, table, facts, time, short, bytes, duration, notice, copyable, badge,
   button, act, hash, link, check, form, input, sure, empty, rowButton, spoken } from './dom.js';
 import { t, named } from './strings.js';
+import { usageView } from './usage.js';
 
 const SCOPES = ['predict', 'adapt', 'read', 'admin'];
 const QUOTAS = ['requests_per_minute', 'tokens_per_minute', 'concurrent', 'stored_examples', 'running_jobs', 'queued_jobs'];
@@ -128,8 +129,8 @@ async function tenantPage(main, name) {
     const list = await all(`${path}/keys`);
     fill(keys, list.length ? keyTable(list, path, shown, loadKeys) : empty(t('no_keys'), t('no_keys_hint')));
   };
-  await Promise.all([loadSettings(), loadKeys()]);
-  main.append(...heading(name, { crumb: ['#/admin', t('tenants')] }), card(t('keys_title'), keys, shown), h('div', 'grid', newKeyCard(path, loadKeys), settings));
+  const [used] = await Promise.all([get(`/v1/usage${query({ tenant: name, days: 30 })}`), loadSettings(), loadKeys()]);
+  main.append(...heading(name, { crumb: ['#/admin', t('tenants')] }), card(t('keys_title'), keys, shown), h('div', 'grid', newKeyCard(path, loadKeys), settings), card(t('used'), usageView(used.data, 30)));
 }
 
 /* ---- what was done ---- */

@@ -30,7 +30,7 @@ function daysOf(list, span) {
   return days;
 }
 
-function usageView(list, span) {
+export function usageView(list, span) {
   const days = daysOf(list, span);
   const sum = (name) => days.reduce((all, one) => all + (one[name] || 0), 0);
   if (!list.length) {

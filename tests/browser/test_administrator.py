@@ -50,6 +50,17 @@ def test_quotas(page, server):
     assert tenant["disabled"] and tenant["quotas"] == {}
 
 
+def test_usage_of_a_tenant(page, server):
+    key = server.make_tenant("using")
+    asked = {"type": "classification", "labels": ["好", "坏"], "inputs": ["一", "二", "三"]}
+    assert server.post("/v1/predict", asked, key=key).status == 200
+    enter(page, server.admin_key, "admin/tenant/using")
+    used = page.locator("section.card", has=page.get_by_role("heading", name="Used"))
+    expect(used.get_by_role("heading", name="Inputs: 3")).to_be_visible()
+    page.get_by_text("Day by day").click()
+    expect(page.get_by_role("region", name="Day by day").locator("tbody tr")).to_have_count(1)
+
+
 def test_usage_page(page, server):
     server.post("/v1/admin/tenants", {"name": "user", "quotas": {"requests_per_minute": 500}})
     key = server.make_key("user", ["read"])
