@@ -112,7 +112,7 @@ void ep_models_list(struct request *req);
 void ep_model_get(struct request *req);
 void ep_model_delete(struct request *req);
 
-/* ep_admin.c */
+/* ep_tenants.c, ep_keys.c */
 void ep_tenants_list(struct request *req);
 void ep_tenants_create(struct request *req);
 void ep_tenant_get(struct request *req);
