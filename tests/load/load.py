@@ -7,7 +7,7 @@ Starts a server of its own on a free port and sets at it, all at once: predictio
 interface, tasks made, changed, listed and deleted, files up and down, jobs to their end or cancelled,
 scrapers, and clients that vanish in the middle of a request. Ends with a table (requests a second, p50,
 p95, p99, refusals) and fails when an answer was neither right nor a stated refusal, when something
-stayed behind, when memory grew by more than 2 % after the warm-up (15 % in runs under ten minutes, in which
+stayed behind, when memory grew by more than 2 % after the warm-up (8 % in runs under ten minutes, in which
 caches still fill), or descriptors at all.
 """
 import argparse
@@ -25,7 +25,7 @@ from harness import Client, Server, descriptors, multipart, rss_kib
 WARM_UP = 0.25  # of the run: caches fill
 LEAST_WARM_UP = 30  # seconds
 MEMORY_GROWTH = 0.02         # of a run of ten minutes or more
-SHORT_GROWTH = 0.15          # of a shorter one: tables and caches still fill
+SHORT_GROWTH = 0.08          # of a shorter one: tables and caches still fill
 VANISH = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # SO_LINGER of 0 s: close is a reset
 
 SENTENCES = ["房间很干净，老板也热情，下次还来。", "电池用了一天就没电了，客服也不理人。", "味道一般。",
