@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from conftest import SLOW
 from test_files import upload
 from test_jobs import BAD, GOOD, LONG, SHORT, create, job_of, rows, wait_for
 
@@ -51,11 +50,10 @@ def wait_for_state(server, key, job, beyond=0):
     raise AssertionError("no state was stored")
 
 
-PART = 2 if SLOW else 1  # of what a release build computes meanwhile
 HOW = {
-    "route": {"method": "route", "budget": {"steps": 200 // PART}, "eval_every": 50, "init": "average"},
-    "prompt": {"method": "prompt", "budget": {"steps": 150 // PART}, "eval_every": 50},
-    "blackbox": {"method": "blackbox", "budget": {"evaluations": 300 // PART}, "init": "average"},
+    "route": {"method": "route", "budget": {"steps": 200}, "eval_every": 50, "init": "average"},
+    "prompt": {"method": "prompt", "budget": {"steps": 150}, "eval_every": 50},
+    "blackbox": {"method": "blackbox", "budget": {"evaluations": 300}, "init": "average"},
 }
 
 
