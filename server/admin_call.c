@@ -111,9 +111,3 @@ json_t *admin_scopes(uint32_t scopes)
     }
     return list;
 }
-
-json_t *admin_list(json_t *data, const char *first, const char *last, bool has_more)
-{
-    return json_pack("{s:s, s:o, s:s?, s:s?, s:b}", "object", "list", "data", data, "first_id",
-                     first, "last_id", last, "has_more", has_more);
-}

@@ -54,7 +54,5 @@ void admin_log_change(const struct request *req, const char *event, const char *
 /* {"quotas": …} of stored settings; empty when there are none. */
 json_t *admin_quotas(const char *settings);
 json_t *admin_scopes(uint32_t scopes);
-/* The shape of every list; takes `data`. first and last: ids or NULL. */
-json_t *admin_list(json_t *data, const char *first, const char *last, bool has_more);
 
 #endif

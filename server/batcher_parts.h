@@ -28,10 +28,9 @@ struct batcher {
     struct fair_queue encode_queue; /* its bounds are the admission's */
     struct fair_queue run_queue;
     bool stopping;
-    int64_t tenant; /* of the sequence chosen last */
-    int64_t
-        shared_until; /* clock_us; until then batches are short, so that a newcomer waits less */
-    int64_t hog;      /* whose sequences alone filled a batch, and who has not been without since */
+    int64_t tenant;       /* of the sequence chosen last */
+    int64_t shared_until; /* clock_us; until then batches are short */
+    int64_t hog; /* whose sequences alone filled a batch, and who has not been without since */
     struct batcher_stats stats;
 
     struct batcher_histograms seen; /* atomics: outside the lock */

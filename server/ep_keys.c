@@ -6,6 +6,7 @@
 #include "server/admin_call.h"
 #include "server/audit.h"
 #include "server/config.h"
+#include "server/listing.h"
 #include "server/log.h"
 #include "server/loop.h"
 
@@ -58,7 +59,7 @@ static void show_keys(struct request *req, void *arg)
     }
     const char *first = call->n > 0 ? call->keys[0].id : NULL;
     const char *last = call->n > 0 ? call->keys[call->n - 1].id : NULL;
-    reply_json(req, 200, admin_list(data, first, last, call->has_more));
+    reply_json(req, 200, listing_json(data, first, last, call->has_more));
 }
 
 void ep_keys_list(struct request *req)

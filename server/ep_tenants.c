@@ -6,6 +6,7 @@
 #include "server/admin_call.h"
 #include "server/audit.h"
 #include "server/config.h"
+#include "server/listing.h"
 #include "server/log.h"
 #include "server/loop.h"
 
@@ -54,7 +55,7 @@ static void show_tenants(struct request *req, void *arg)
     }
     const char *first = call->n > 0 ? call->tenants[0].name : NULL;
     const char *last = call->n > 0 ? call->tenants[call->n - 1].name : NULL;
-    reply_json(req, 200, admin_list(data, first, last, call->has_more));
+    reply_json(req, 200, listing_json(data, first, last, call->has_more));
 }
 
 void ep_tenants_list(struct request *req)

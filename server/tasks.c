@@ -93,6 +93,24 @@ static eng_status with_spec(const store_task *task, const store_version *version
     return status;
 }
 
+/* The same with the spec read from the task. */
+static eng_status with_publication(const store_task *task, const store_version *version,
+                                   eng_status (*use)(struct registry *registry,
+                                                     const reg_publication *pub, void *arg,
+                                                     eng_error *err),
+                                   struct registry *registry, void *arg, eng_error *err)
+{
+    eng_text labels[ENG_MAX_LABELS];
+    eng_task_spec spec;
+    json_t *keep = NULL;
+    eng_status status = task_spec_of(task, &spec, labels, &keep, err);
+    if (status == ENG_OK) {
+        status = with_spec(task, version, &spec, use, registry, arg, err);
+        json_decref(keep);
+    }
+    return status;
+}
+
 static eng_status publish(struct registry *registry, const reg_publication *pub, void *arg,
                           eng_error *err)
 {
@@ -109,29 +127,13 @@ static eng_status pin(struct registry *registry, const reg_publication *pub, voi
 eng_status tasks_publish(struct registry *registry, const store_task *task,
                          const store_version *version, eng_error *err)
 {
-    eng_text labels[ENG_MAX_LABELS];
-    eng_task_spec spec;
-    json_t *keep = NULL;
-    eng_status status = task_spec_of(task, &spec, labels, &keep, err);
-    if (status == ENG_OK) {
-        status = with_spec(task, version, &spec, publish, registry, NULL, err);
-        json_decref(keep);
-    }
-    return status;
+    return with_publication(task, version, publish, registry, NULL, err);
 }
 
 eng_status tasks_pin(struct registry *registry, const store_task *task,
                      const store_version *version, const struct version **out, eng_error *err)
 {
-    eng_text labels[ENG_MAX_LABELS];
-    eng_task_spec spec;
-    json_t *keep = NULL;
-    eng_status status = task_spec_of(task, &spec, labels, &keep, err);
-    if (status == ENG_OK) {
-        status = with_spec(task, version, &spec, pin, registry, (void *)out, err);
-        json_decref(keep);
-    }
-    return status;
+    return with_publication(task, version, pin, registry, (void *)out, err);
 }
 
 /* ---- all of them, at start --------------------------------------------------------------------- */

@@ -12,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DAY_MS 86400000
-#define SLOTS  (2 * TASKUSE_MAX) /* a power of two */
+#define SLOTS (2 * TASKUSE_MAX) /* a power of two */
 
 struct pair {
     int64_t task, requests, inputs, tokens;

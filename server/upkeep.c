@@ -55,7 +55,7 @@ static store_status clean(store *s, void *arg, store_error *err)
                                    PURGE_TASKS, &upkeep->removed, err);
     }
     if (status == STORE_OK) {
-        status = store_task_use_purge(s, upkeep->now / 86400000 - STORE_TASK_USE_DAYS, err);
+        status = store_task_use_purge(s, upkeep->now / DAY_MS - STORE_TASK_USE_DAYS, err);
     }
     return status == STORE_OK ? clean_jobs(s, upkeep, err) : status;
 }

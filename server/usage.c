@@ -19,7 +19,6 @@
 #include <string.h>
 #include <time.h>
 
-#define DAY_MS   86400000
 #define MAX_DAYS 3660
 
 struct use {

@@ -12,6 +12,7 @@
 
 #include "server/server.h"
 
+#define DAY_MS    86400000
 #define USAGE_DAY 16 /* bytes of "2026-11-28" */
 
 struct auth_tenant;

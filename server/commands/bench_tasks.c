@@ -11,6 +11,7 @@
 #include "server/commands/commands.h"
 #include "server/commands/opened.h"
 #include "server/loop.h"
+#include "server/metrics.h"
 #include "server/registry.h"
 #include "server/tasks.h"
 #include "store/store.h"
@@ -51,21 +52,6 @@ static int store_failed(const store_error *err)
     fprintf(stderr, "mp2 bench: %s%s%s\n", err->field, err->field[0] != '\0' ? ": " : "",
             err->text);
     return EXIT_FAILED;
-}
-
-/* Resident memory in bytes; 0: not known. */
-static double resident(void)
-{
-    long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (file == NULL) {
-        return 0;
-    }
-    if (fscanf(file, "%*d %ld", &pages) != 1) {
-        pages = 0;
-    }
-    fclose(file);
-    return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
 /* ---- making the database ----------------------------------------------------------------------------- */
@@ -200,7 +186,7 @@ static int start_all(struct many *m)
 {
     double opens[MAX_ROUNDS], loads[MAX_ROUNDS], n = (double)m->options->tasks;
     struct stat file = {0};
-    double before = resident();
+    double before = metrics_resident_bytes();
     size_t rounds = m->options->rounds;
     for (size_t i = 0; i < rounds; i++) {
         int code = start_once(m, &opens[i], &loads[i]);
@@ -208,7 +194,8 @@ static int start_all(struct many *m)
             return code;
         }
         if (i == 0) {
-            figure(&m->report, "resident_bytes_per_task", "%.0f bytes", (resident() - before) / n);
+            figure(&m->report, "resident_bytes_per_task", "%.0f bytes",
+                   (metrics_resident_bytes() - before) / n);
         }
     }
     sort_values(opens, rounds);

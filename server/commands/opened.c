@@ -1,7 +1,7 @@
 /* opened.c: opening what commands work on, and saying why it could not be opened. */
 #include "server/commands/opened.h"
-#include "server/cgroup.h"
 
+#include "server/cgroup.h"
 #include "server/commands/commands.h"
 
 #include <errno.h>
