@@ -2,6 +2,7 @@
 #include "server/metrics.h"
 
 #include "server/loop.h"
+#include "server/textout.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -34,9 +35,7 @@ struct metrics {
 };
 
 struct metrics_out {
-    char *text;
-    size_t len, room;
-    bool failed;
+    struct text_out text;
 };
 
 void counter_add(struct counter *counter, uint64_t n)
@@ -67,27 +66,6 @@ void histogram_add(struct histogram *histogram, double value)
                               memory_order_relaxed);
 }
 
-static bool make_room(struct metrics_out *out, size_t more)
-{
-    while (!out->failed && out->len + more > out->room) {
-        size_t room = out->room * 2;
-        char *text = room <= MAX_TEXT ? realloc(out->text, room) : NULL;
-        out->failed = text == NULL;
-        out->text = text != NULL ? text : out->text;
-        out->room = text != NULL ? room : out->room;
-    }
-    return !out->failed;
-}
-
-static void put(struct metrics_out *out, const char *text)
-{
-    size_t len = strlen(text);
-    if (out->len + len <= out->room || make_room(out, len)) {
-        memcpy(out->text + out->len, text, len);
-        out->len += len;
-    }
-}
-
 /* A whole number with `decimals` of its digits behind the point, without zeros at the end. */
 static void put_digits(struct metrics_out *out, uint64_t n, size_t decimals)
 {
@@ -104,7 +82,7 @@ static void put_digits(struct metrics_out *out, uint64_t n, size_t decimals)
         text[--at] = (char)('0' + n % 10);
         n /= 10;
     }
-    put(out, text + at);
+    text_puts(&out->text, text + at);
 }
 
 /* What "%.15g" would write; most numbers here are whole, or whole millionths, and printf takes longer for
@@ -119,7 +97,7 @@ static void put_number(struct metrics_out *out, double value)
         put_digits(out, (uint64_t)llround(millionths), 6);
     } else {
         snprintf(text, sizeof text, "%.15g", value);
-        put(out, text);
+        text_puts(&out->text, text);
     }
 }
 
@@ -127,23 +105,23 @@ void metrics_family(struct metrics_out *out, const char *name, const char *type,
 {
     const char *const parts[] = {"# HELP ", name, " ", help, "\n# TYPE ", name, " ", type, "\n"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        put(out, parts[i]);
+        text_puts(&out->text, parts[i]);
     }
 }
 
 static void put_sample(struct metrics_out *out, const char *name, const char *end,
                        const char *labels, double value)
 {
-    put(out, name);
-    put(out, end);
+    text_puts(&out->text, name);
+    text_puts(&out->text, end);
     if (labels != NULL) {
-        put(out, "{");
-        put(out, labels);
-        put(out, "}");
+        text_puts(&out->text, "{");
+        text_puts(&out->text, labels);
+        text_puts(&out->text, "}");
     }
-    put(out, " ");
+    text_puts(&out->text, " ");
     put_number(out, value);
-    put(out, "\n");
+    text_puts(&out->text, "\n");
 }
 
 void metrics_sample(struct metrics_out *out, const char *name, const char *labels, double value)
@@ -157,21 +135,21 @@ void metrics_histogram(struct metrics_out *out, const char *name, const char *la
     uint64_t total = 0;
     for (size_t i = 0; i <= histogram->n; i++) {
         total += atomic_load_explicit(&histogram->counts[i], memory_order_relaxed);
-        put(out, name);
-        put(out, "_bucket{");
+        text_puts(&out->text, name);
+        text_puts(&out->text, "_bucket{");
         if (labels != NULL) {
-            put(out, labels);
-            put(out, ",");
+            text_puts(&out->text, labels);
+            text_puts(&out->text, ",");
         }
-        put(out, "le=\"");
+        text_puts(&out->text, "le=\"");
         if (i < histogram->n) {
             put_number(out, histogram->bounds[i]);
         } else {
-            put(out, "+Inf");
+            text_puts(&out->text, "+Inf");
         }
-        put(out, "\"} ");
+        text_puts(&out->text, "\"} ");
         put_digits(out, total, 0);
-        put(out, "\n");
+        text_puts(&out->text, "\n");
     }
     uint64_t sum = atomic_load_explicit(&histogram->sum_millionths, memory_order_relaxed);
     put_sample(out, name, "_sum", labels, (double)sum / 1e6);
@@ -285,17 +263,15 @@ void metrics_section(struct metrics *metrics, void (*write)(struct metrics_out *
 
 char *metrics_text(struct metrics *metrics, size_t *len)
 {
-    struct metrics_out out = {.text = malloc(16384), .room = 16384};
-    if (out.text == NULL) {
-        return NULL;
-    }
+    struct metrics_out out;
+    text_init(&out.text, MAX_TEXT);
     for (size_t i = 0; i < metrics->n; i++) {
         metrics->sections[i].write(&out, metrics->sections[i].arg);
     }
-    if (out.failed) {
-        free(out.text);
+    if (out.text.failed) {
+        free(out.text.data);
         return NULL;
     }
-    *len = out.len;
-    return out.text;
+    *len = out.text.len;
+    return out.text.data;
 }

@@ -1,4 +1,4 @@
-/* textout.h: writes JSON text directly, for answers with many numbers.
+/* textout.h: writes text directly, JSON above all, for answers with many numbers.
  *
  * A failed allocation, or text beyond the maximum, is remembered: check `failed` once at the end.
  * Threads. A struct text_out belongs to one thread at a time.

@@ -157,7 +157,7 @@ store_status store_task_use_list(store *s, int64_t tenant, int64_t task, int64_t
     if (status == STORE_OK) {
         status = db_prepare(s,
                             "SELECT day, key, requests, inputs, tokens FROM task_usage"
-                            " WHERE task = ? AND day >= ? ORDER BY day DESC, key LIMIT 10001",
+                            " WHERE task = ? AND day >= ? ORDER BY day DESC, key LIMIT ?",
                             &q, err);
     }
     if (status != STORE_OK) {
@@ -165,6 +165,7 @@ store_status store_task_use_list(store *s, int64_t tenant, int64_t task, int64_t
     }
     db_bind_int(&q, task);
     db_bind_int(&q, first);
+    db_bind_int(&q, STORE_TASK_USE_ROWS + 1);
     status =
         db_list(&q, STORE_TASK_USE_ROWS, sizeof **items, read_task_use, mem, &rows, n, &more, err);
     *items = rows;
