@@ -489,7 +489,7 @@ static void self_attention(eng_compute *compute, const struct encoder_params *pa
     attention_forward(compute, &attention);
 }
 
-void pass_layer(eng_compute *compute, const struct encoder_params *params,
+void pass_layer(eng_compute *compute, eng_class who, const struct encoder_params *params,
                 const struct layer_params *layer, const struct batch *batch,
                 const struct layer_values *v, bool some)
 {
@@ -502,7 +502,9 @@ void pass_layer(eng_compute *compute, const struct encoder_params *params,
                             .epsilon = params->epsilon,
                             .dropout = &batch->dropout,
                             .place = DROPOUT_ATTENTION(l)};
+    compute_turn_yield(compute, who);
     self_attention(compute, params, layer, batch, v, &ld, some);
+    compute_turn_yield(compute, who);
     struct gemm_product o = linear_product(&layer->o, T, v->context, ld.hidden, v->sum, ld.hidden);
     gemm_run(compute, &o, 1);
     norm.x = v->x;
@@ -513,9 +515,11 @@ void pass_layer(eng_compute *compute, const struct encoder_params *params,
     norm.rstd = v->attention_rstd;
     run_norm(compute, &norm);
 
+    compute_turn_yield(compute, who);
     struct gemm_product up = linear_product(&layer->up, T, v->middle, ld.hidden, v->up, ld.ffn);
     up.gelu = v->gelu;
     gemm_run(compute, &up, 1);
+    compute_turn_yield(compute, who);
     struct gemm_product down = linear_product(&layer->down, T, v->gelu, ld.ffn, v->sum, ld.hidden);
     gemm_run(compute, &down, 1);
     norm.x = v->middle;
@@ -644,12 +648,8 @@ eng_status eng_forward(eng_compute *compute, eng_workspace *workspace, eng_class
     compute_turn_take(compute, who);
     pass_embed(compute, params, batch, h, NULL, NULL);
     for (size_t l = 0; l < params->layers; l++) {
-        if (l > 0 && who == ENG_TRAINING) {
-            compute_turn_give(compute);
-            compute_turn_take(compute, who);
-        }
         pass_inject(compute, params, batch, l, h);
-        pass_layer(compute, params, &params->layer[l], batch, &workspace->values,
+        pass_layer(compute, who, params, &params->layer[l], batch, &workspace->values,
                    some && l + 1 == params->layers);
     }
     pass_head(compute, params, batch, h, some, start, end);

@@ -395,23 +395,14 @@ static eng_status check_banks(const struct encoder_tape *tape, eng_error *err)
     return ENG_OK;
 }
 
-/* Between two pieces of training a waiting prediction goes first. */
-static void give_way(const struct backward *b, eng_class who)
-{
-    if (who == ENG_TRAINING) {
-        compute_turn_give(b->compute);
-        compute_turn_take(b->compute, who);
-    }
-}
-
 /* From dL/dh of the last layer in tape->dh. The caller holds the turn. A backward layer is twice a forward
  * one: two pieces. */
 static void backward_layers(const struct backward *b, eng_class who, float *dprompt)
 {
     for (size_t l = b->params->layers; l-- > 0;) {
-        give_way(b, who);
+        compute_turn_yield(b->compute, who);
         ffn_backward(b, l);
-        give_way(b, who);
+        compute_turn_yield(b->compute, who);
         bool last = l == 0 && dprompt != NULL && !b->weights;
         attention_part_backward(b, l, last ? dprompt : NULL);
         if (dprompt != NULL && !last) {

@@ -76,8 +76,8 @@ void pass_embed(eng_compute *compute, const struct encoder_params *params,
 void pass_inject(eng_compute *compute, const struct encoder_params *params,
                  const struct batch *batch, size_t l, float *h);
 /* `some`: the rows of batch->read alone, which are then the first rows of y (and of x, which must be
- * ours to change). */
-void pass_layer(eng_compute *compute, const struct encoder_params *params,
+ * ours to change). Gives way to who is more urgent than `who`, also before its first part. */
+void pass_layer(eng_compute *compute, eng_class who, const struct encoder_params *params,
                 const struct layer_params *layer, const struct batch *batch,
                 const struct layer_values *v, bool some);
 /* The head of a sequence: weights (2,H), biases (2). */

@@ -127,12 +127,8 @@ static void forward_layers(eng_compute *compute, struct encoder_tape *tape, eng_
     float *first = params->layers > 0 ? tape->values[0].x : tape->h;
     pass_embed(compute, params, &tape->batch, first, tape->embedding_xhat, tape->embedding_rstd);
     for (size_t l = 0; l < params->layers; l++) {
-        if (l > 0 && who == ENG_TRAINING) {
-            compute_turn_give(compute);
-            compute_turn_take(compute, who);
-        }
         pass_inject(compute, params, &tape->batch, l, tape->values[l].x);
-        pass_layer(compute, params, &params->layer[l], &tape->batch, &tape->values[l], false);
+        pass_layer(compute, who, params, &params->layer[l], &tape->batch, &tape->values[l], false);
     }
 }
 

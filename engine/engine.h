@@ -153,9 +153,10 @@ void eng_merged_prompt(const eng_bank *bank, const float *mix, float *merged);
 
 typedef struct eng_compute eng_compute;
 
-/* Serving goes first: between two pieces (a layer of a micro-batch) training gives way to any
- * waiting serving piece. */
-typedef enum eng_class { ENG_SERVING = 0, ENG_TRAINING = 1 } eng_class;
+/* Who goes first, most urgent first: between two pieces (a part of a layer of a batch) a pass gives way
+ * to any that is more urgent and waits. */
+typedef enum eng_class { ENG_URGENT = 0, ENG_SERVING = 1, ENG_TRAINING = 2 } eng_class;
+#define ENG_CLASSES 3
 
 typedef struct eng_compute_info {
     size_t threads;

@@ -47,9 +47,9 @@ struct eng_compute {
     void *scratch[POOL_MAX_THREADS];
 
     pthread_mutex_t turn_lock; /* covers the turn_ fields */
-    pthread_cond_t turn_free[2];
+    pthread_cond_t turn_free[ENG_CLASSES];
     bool turn_taken;
-    size_t turn_waiting[2];
+    size_t turn_waiting[ENG_CLASSES];
 
     _Atomic uint64_t gate;
     _Atomic size_t next;
@@ -74,11 +74,21 @@ static void spin_pause(void)
 
 /* ---- the turn ---- */
 
+/* The most urgent class that waits, or ENG_CLASSES. With the lock. */
+static size_t first_waiting(const eng_compute *compute)
+{
+    size_t class = 0;
+    while (class < ENG_CLASSES && compute->turn_waiting[class] == 0) {
+        class++;
+    }
+    return class;
+}
+
 void compute_turn_take(eng_compute *compute, eng_class who)
 {
     pthread_mutex_lock(&compute->turn_lock);
     compute->turn_waiting[who]++;
-    while (compute->turn_taken || (who == ENG_TRAINING && compute->turn_waiting[ENG_SERVING] > 0)) {
+    while (compute->turn_taken || first_waiting(compute) < who) {
         pthread_cond_wait(&compute->turn_free[who], &compute->turn_lock);
     }
     compute->turn_waiting[who]--;
@@ -90,9 +100,22 @@ void compute_turn_give(eng_compute *compute)
 {
     pthread_mutex_lock(&compute->turn_lock);
     compute->turn_taken = false;
-    eng_class next = compute->turn_waiting[ENG_SERVING] > 0 ? ENG_SERVING : ENG_TRAINING;
-    pthread_cond_signal(&compute->turn_free[next]);
+    size_t next = first_waiting(compute);
+    if (next < ENG_CLASSES) {
+        pthread_cond_signal(&compute->turn_free[next]);
+    }
     pthread_mutex_unlock(&compute->turn_lock);
+}
+
+void compute_turn_yield(eng_compute *compute, eng_class who)
+{
+    pthread_mutex_lock(&compute->turn_lock);
+    bool is_wanted = first_waiting(compute) < who;
+    pthread_mutex_unlock(&compute->turn_lock);
+    if (is_wanted) {
+        compute_turn_give(compute);
+        compute_turn_take(compute, who);
+    }
 }
 
 size_t compute_turn_waiting(eng_compute *compute, eng_class who)
@@ -265,8 +288,9 @@ eng_status eng_compute_start(size_t threads, const char *kernel, eng_compute **o
         return fail_nomem(err, "threads");
     }
     pthread_mutex_init(&compute->turn_lock, NULL);
-    pthread_cond_init(&compute->turn_free[ENG_SERVING], NULL);
-    pthread_cond_init(&compute->turn_free[ENG_TRAINING], NULL);
+    for (size_t class = 0; class < ENG_CLASSES; class++) {
+        pthread_cond_init(&compute->turn_free[class], NULL);
+    }
     pthread_mutex_init(&compute->sleep_lock, NULL);
     pthread_cond_init(&compute->wake, NULL);
     size_t cores = usable_cores();
@@ -307,8 +331,9 @@ void eng_compute_stop(eng_compute *compute)
     }
     pthread_cond_destroy(&compute->wake);
     pthread_mutex_destroy(&compute->sleep_lock);
-    pthread_cond_destroy(&compute->turn_free[ENG_SERVING]);
-    pthread_cond_destroy(&compute->turn_free[ENG_TRAINING]);
+    for (size_t class = 0; class < ENG_CLASSES; class++) {
+        pthread_cond_destroy(&compute->turn_free[class]);
+    }
     pthread_mutex_destroy(&compute->turn_lock);
     free(compute);
 }

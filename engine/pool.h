@@ -3,7 +3,7 @@
  * Threads.  Any number of threads may share one eng_compute. Work runs only between
  *           compute_turn_take and compute_turn_give, so one caller at a time owns all compute
  *           threads: two callers never slow each other down by half, they wait for each other.
- *           A serving caller that waits goes before every training caller that waits.
+ *           A caller that waits goes before every less urgent one that waits (eng_class).
  * Lifetime. eng_compute_start … eng_compute_stop; nobody may hold or wait for the turn at stop.
  */
 #ifndef ENGINE_POOL_H
@@ -25,6 +25,9 @@ void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void 
 
 void compute_turn_take(eng_compute *compute, eng_class who);
 void compute_turn_give(eng_compute *compute);
+/* Between two pieces: lets callers that are more urgent than `who`, who holds the turn, go before the next.
+ * Nothing may lie in scratch meanwhile. */
+void compute_turn_yield(eng_compute *compute, eng_class who);
 /* Callers that wait for the turn right now: for tests and metrics. */
 size_t compute_turn_waiting(eng_compute *compute, eng_class who);
 

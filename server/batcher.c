@@ -164,6 +164,20 @@ static size_t encode_some(struct batcher *b, struct prediction *p, eng_error *er
     return n;
 }
 
+/* All it has inside fits into one batch of the express lane. */
+static bool is_light(const struct batcher *b, const struct prediction *p)
+{
+    return fair_tokens(&b->encode_queue, (uint64_t)p->tenant) <= b->express.max_tokens;
+}
+
+/* The next sequence is of a light tenant, and the batch of the shared lane is one that may be interrupted:
+ * it holds a heavy tenant's, and not as much has gone before it as it is long itself. */
+static bool express_may_go(const struct batcher *b)
+{
+    struct fair_item *item = b->express_left > 0 ? fair_next(&b->run_queue) : NULL;
+    return item != NULL && is_light(b, from_run(item));
+}
+
 /* With the lock: what was encoded is ready for a batch. */
 static void hand_on(struct batcher *b, struct prediction *p, size_t n, const eng_error *err)
 {
@@ -187,7 +201,7 @@ static void hand_on(struct batcher *b, struct prediction *p, size_t n, const eng
             (void)fault_nomem(&nomem, "");
             fail(p, &nomem, SIZE_MAX);
         }
-        pthread_cond_signal(&b->run_wanted);
+        pthread_cond_signal(express_may_go(b) ? &b->express.wanted : &b->shared.wanted);
     }
 }
 
@@ -276,43 +290,23 @@ static void note_tenant(struct batcher *b, int64_t tenant, int64_t now)
     b->tenant = tenant;
 }
 
-/* All that others want is in the batch, and who could fill any number of batches comes next: theirs is
- * computed by itself, in the time that it needs. */
-static bool others_go_alone(const struct batcher *b, size_t n, int64_t next)
+/* All that light tenants want is in the batch, and a heavy one comes next: theirs is computed by itself, in
+ * the time that it needs. */
+static bool light_go_alone(const struct batcher *b, size_t n, bool heavy, const struct prediction *next)
 {
-    if (n == 0 || next != b->hog || b->run_queue.n_heap > 1) {
-        return false;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (b->places[i].prediction->tenant == next) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void note_hog(struct batcher *b, size_t n, bool full)
-{
-    int64_t tenant = n > 0 ? b->places[0].prediction->tenant : 0;
-    bool alone = full;
-    for (size_t i = 1; i < n; i++) {
-        alone = alone && b->places[i].prediction->tenant == tenant;
-    }
-    if (alone) {
-        b->hog = tenant;
-    } else if (b->run_queue.n_heap == 0) {
-        b->hog = 0;
-    }
+    return n > 0 && !heavy && b->run_queue.n_heap == 1 && !is_light(b, next);
 }
 
 /* With the lock: fills places from the least served tenants. Returns how many; *rows: their tokens. */
-static size_t compose(struct batcher *b, size_t *rows, struct prediction **finished)
+static size_t compose(struct batcher *b, struct lane *lane, size_t *rows,
+                      struct prediction **finished)
 {
     size_t n = 0, used = 0;
     int64_t now = clock_us();
+    bool express = lane == &b->express, heavy = false;
     struct fair_item *item;
-    while (n < b->options.max_sequences && used < budget(b, now) &&
-           (item = fair_next(&b->run_queue)) != NULL) {
+    while (n < lane->max_sequences && (item = fair_next(&b->run_queue)) != NULL) {
+        size_t most = express ? lane->max_tokens : budget(b, now);
         struct prediction *p = from_run(item);
         if (is_late(p, now)) {
             end_early(p, PREDICTION_LATE);
@@ -322,16 +316,17 @@ static size_t compose(struct batcher *b, size_t *rows, struct prediction **finis
             settle(b, p, finished);
             continue;
         }
-        if (others_go_alone(b, n, p->tenant)) {
+        if (used >= most || (express ? !express_may_go(b) : light_go_alone(b, n, heavy, p))) {
             break;
         }
         note_tenant(b, p->tenant, now);
         size_t len = p->pieces[p->taken].len;
-        if (n > 0 && used + len > budget(b, now)) {
+        if (n > 0 && used + len > most) {
             fair_skip(&b->run_queue);
             continue;
         }
-        b->places[n++] = (struct place){p, p->taken, used, false};
+        heavy = heavy || !is_light(b, p);
+        lane->places[n++] = (struct place){p, p->taken, used, false};
         used += len;
         p->in_batch++;
         p->taken++;
@@ -340,8 +335,12 @@ static size_t compose(struct batcher *b, size_t *rows, struct prediction **finis
             fair_remove(&b->run_queue, item);
         }
     }
-    note_hog(b, n, used + used / 8 >= budget(b, now));
     fair_resume(&b->run_queue);
+    if (express) {
+        b->express_left -= used < b->express_left ? used : b->express_left;
+    } else {
+        b->express_left = heavy ? used : 0;
+    }
     *rows = used;
     return n;
 }
@@ -365,28 +364,30 @@ static size_t distinct_tasks(const struct place *places, size_t n)
     return distinct;
 }
 
-static eng_status forward(struct batcher *b, const eng_sequence *sequences, size_t n, size_t at)
+static eng_status forward(struct lane *lane, const eng_sequence *sequences, size_t n, size_t at)
 {
-    return eng_forward(b->options.compute, b->workspace, ENG_SERVING, b->options.model, sequences,
-                       n, b->start + at, b->end + at, &b->batch_err);
+    const struct batcher_options *options = &lane->batcher->options;
+    return eng_forward(options->compute, lane->workspace, lane->class, options->model, sequences, n,
+                       lane->start + at, lane->end + at, &lane->err);
 }
 
 /* One forward pass over n places; when it fails, each alone, so that only the culprit fails. */
-static void compute(struct batcher *b, size_t n)
+static void compute(struct lane *lane, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        prediction_sequence(b->places[i].prediction, b->places[i].input, &b->sequences[i]);
+        prediction_sequence(lane->places[i].prediction, lane->places[i].input,
+                            &lane->sequences[i]);
     }
-    eng_status together = forward(b, b->sequences, n, 0);
+    eng_status together = forward(lane, lane->sequences, n, 0);
     for (size_t i = 0; i < n; i++) {
-        struct place *place = &b->places[i];
+        struct place *place = &lane->places[i];
         eng_status status = together;
         if (together != ENG_OK && n > 1) {
-            status = forward(b, &b->sequences[i], 1, place->at);
+            status = forward(lane, &lane->sequences[i], 1, place->at);
         }
         if (status == ENG_OK && !prediction_decode(place->prediction, place->input,
-                                                   b->start + place->at, b->end + place->at)) {
-            status = fault_nomem(&b->batch_err, "");
+                                                   lane->start + place->at, lane->end + place->at)) {
+            status = fault_nomem(&lane->err, "");
         }
         place->failed = status != ENG_OK;
     }
@@ -397,21 +398,22 @@ static void note_batch(struct batcher *b, size_t n, size_t rows, size_t tasks)
     b->stats.batches++;
     b->stats.sequences += n;
     b->stats.tokens += rows;
-    b->stats.inflight = 0;
+    b->stats.inflight -= n;
     histogram_add(&b->seen.batch_sequences, (double)n);
     histogram_add(&b->seen.batch_tokens, (double)rows);
     histogram_add(&b->seen.batch_tasks, (double)tasks);
 }
 
 /* With the lock, after a batch: accounts for it and settles what it completed. */
-static void finish_batch(struct batcher *b, size_t n, size_t rows, int64_t took_us,
-                         struct prediction **finished)
+static void finish_batch(struct batcher *b, const struct lane *lane, size_t n, size_t rows,
+                         int64_t took_us, struct prediction **finished)
 {
     for (size_t i = 0; i < n; i++) {
-        struct prediction *p = b->places[i].prediction;
-        p->tokens += (i + 1 < n ? b->places[i + 1].at : rows) - b->places[i].at;
-        if (b->places[i].failed) {
-            fail(p, &b->batch_err, b->places[i].input);
+        const struct place *place = &lane->places[i];
+        struct prediction *p = place->prediction;
+        p->tokens += (i + 1 < n ? lane->places[i + 1].at : rows) - place->at;
+        if (place->failed) {
+            fail(p, &lane->err, place->input);
         } else {
             p->computed++;
         }
@@ -425,25 +427,31 @@ static void finish_batch(struct batcher *b, size_t n, size_t rows, int64_t took_
 }
 
 /* With the lock, released while computing. */
-static void run_batch(struct batcher *b)
+static void run_batch(struct batcher *b, struct lane *lane)
 {
     struct prediction *finished = NULL;
     size_t rows = 0;
-    size_t n = compose(b, &rows, &finished);
-    b->stats.inflight = n;
+    size_t n = compose(b, lane, &rows, &finished);
+    b->stats.inflight += n;
+    if (lane == &b->shared && express_may_go(b)) {
+        pthread_cond_signal(&b->express.wanted); /* what found no room */
+    }
     pthread_mutex_unlock(&b->lock);
     call_done(finished);
     finished = NULL;
     int64_t began = clock_us();
     if (n > 0) {
-        compute(b, n);
+        compute(lane, n);
     }
     int64_t took = clock_us() - began;
-    size_t tasks = distinct_tasks(b->places, n);
+    size_t tasks = distinct_tasks(lane->places, n);
     pthread_mutex_lock(&b->lock);
     if (n > 0) {
         note_batch(b, n, rows, tasks);
-        finish_batch(b, n, rows, took, &finished);
+        finish_batch(b, lane, n, rows, took, &finished);
+    }
+    if (lane == &b->shared) {
+        b->express_left = 0;
     }
     if (finished != NULL) {
         pthread_mutex_unlock(&b->lock);
@@ -452,15 +460,22 @@ static void run_batch(struct batcher *b)
     }
 }
 
-static void *batcher_main(void *arg)
+static bool has_work(const struct lane *lane)
 {
-    struct batcher *b = arg;
+    const struct batcher *b = lane->batcher;
+    return lane == &b->express ? express_may_go(b) : fair_next(&b->run_queue) != NULL;
+}
+
+static void *lane_main(void *arg)
+{
+    struct lane *lane = arg;
+    struct batcher *b = lane->batcher;
     pthread_mutex_lock(&b->lock);
     while (!b->stopping) {
-        if (fair_next(&b->run_queue) == NULL) {
-            pthread_cond_wait(&b->run_wanted, &b->lock);
+        if (has_work(lane)) {
+            run_batch(b, lane);
         } else {
-            run_batch(b);
+            pthread_cond_wait(&lane->wanted, &b->lock);
         }
     }
     pthread_mutex_unlock(&b->lock);
@@ -484,34 +499,59 @@ static void init_histograms(struct batcher_histograms *seen)
     histogram_init(&seen->infer_seconds, seconds_bounds, seconds_bounds_count);
 }
 
+static void lane_init(struct batcher *b, struct lane *lane, eng_class class)
+{
+    lane->batcher = b;
+    lane->class = class;
+    pthread_cond_init(&lane->wanted, NULL);
+}
+
+static void lane_fini(struct lane *lane)
+{
+    eng_workspace_free(lane->workspace);
+    free(lane->start);
+    free(lane->end);
+    free(lane->places);
+    free(lane->sequences);
+    pthread_cond_destroy(&lane->wanted);
+}
+
 static void release(struct batcher *b)
 {
     fair_fini(&b->encode_queue);
     fair_fini(&b->run_queue);
     pthread_cond_destroy(&b->encode_wanted);
-    pthread_cond_destroy(&b->run_wanted);
+    lane_fini(&b->shared);
+    lane_fini(&b->express);
     pthread_mutex_destroy(&b->lock);
-    eng_workspace_free(b->workspace);
-    free(b->start);
-    free(b->end);
-    free(b->places);
-    free(b->sequences);
     free(b);
 }
 
-static void end_threads(struct batcher *b, bool encoder, bool batcher)
+/* The first n of its threads. */
+static void end_threads(struct batcher *b, int n)
 {
+    pthread_t threads[] = {b->encoder, b->shared.thread, b->express.thread};
     pthread_mutex_lock(&b->lock);
     b->stopping = true;
     pthread_cond_broadcast(&b->encode_wanted);
-    pthread_cond_broadcast(&b->run_wanted);
+    pthread_cond_broadcast(&b->shared.wanted);
+    pthread_cond_broadcast(&b->express.wanted);
     pthread_mutex_unlock(&b->lock);
-    if (batcher) {
-        pthread_join(b->batcher, NULL);
+    for (int i = 0; i < n; i++) {
+        pthread_join(threads[i], NULL);
     }
-    if (encoder) {
-        pthread_join(b->encoder, NULL);
+}
+
+static eng_status start_threads(struct batcher *b, eng_error *err)
+{
+    int n = pthread_create(&b->encoder, NULL, encoder_main, b) == 0;
+    n += n == 1 && pthread_create(&b->shared.thread, NULL, lane_main, &b->shared) == 0;
+    n += n == 2 && pthread_create(&b->express.thread, NULL, lane_main, &b->express) == 0;
+    if (n < BATCHER_THREADS) {
+        end_threads(b, n);
+        return fault(err, ENG_ENOMEM, "batcher", "its threads could not be started");
     }
+    return ENG_OK;
 }
 
 eng_status batcher_start(const struct batcher_options *options, struct batcher **out,
@@ -526,20 +566,16 @@ eng_status batcher_start(const struct batcher_options *options, struct batcher *
     init_histograms(&b->seen);
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->encode_wanted, NULL);
-    pthread_cond_init(&b->run_wanted, NULL);
+    lane_init(b, &b->shared, ENG_SERVING);
+    lane_init(b, &b->express, ENG_URGENT);
     fair_init(&b->encode_queue, &options->limit);
     fair_init(&b->run_queue, &(struct fair_load){0});
     eng_status status = batcher_allocate(b, err);
     if (status == ENG_OK) {
         status = batcher_calibrate(b, err);
     }
-    bool encoder = false;
     if (status == ENG_OK) {
-        encoder = pthread_create(&b->encoder, NULL, encoder_main, b) == 0;
-        if (!encoder || pthread_create(&b->batcher, NULL, batcher_main, b) != 0) {
-            status = fault(err, ENG_ENOMEM, "batcher", "its threads could not be started");
-            end_threads(b, encoder, false);
-        }
+        status = start_threads(b, err);
     }
     if (status != ENG_OK) {
         release(b);
@@ -554,7 +590,7 @@ void batcher_stop(struct batcher *b)
     if (b == NULL) {
         return;
     }
-    end_threads(b, true, true);
+    end_threads(b, BATCHER_THREADS);
     struct prediction *finished = NULL;
     stop_waiting(b, &finished); /* what the last batch left, and the encoder handed on meanwhile */
     call_done(finished);

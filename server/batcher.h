@@ -7,7 +7,10 @@
  *     batcher_submit → waiting for the encoder thread → encoded, waiting for a place in a batch
  *                    → computed → done()
  *
- * Threads.   Two of its own: one encodes, one composes batches and runs the forward pass. submit,
+ * A tenant with little inside does not wait for a batch of one with much: its sequences are computed
+ * between two pieces of that batch (the express lane), up to as many tokens as the batch has itself.
+ *
+ * Threads.   BATCHER_THREADS of its own: one encodes, two compose batches and run forward passes. submit,
  *            cancel and the getters may be called from any thread. `prepare` runs on the encoding
  *            thread; `done` on any thread, submit's and cancel's caller included, without locks held.
  * Lifetime.  A prediction belongs to its submitter, who leaves it alone from submit until done();
@@ -23,6 +26,8 @@
 #include <stdatomic.h>
 
 struct batcher;
+
+#define BATCHER_THREADS 3
 
 /* One input's answer. */
 struct answer {

@@ -14,23 +14,34 @@ struct place {
     bool failed;
 };
 
-struct batcher {
-    struct batcher_options options;
+/* A thread that composes batches and computes them; all of it is that thread's. */
+struct lane {
+    struct batcher *batcher;
+    eng_class class;
+    size_t max_tokens, max_sequences; /* of a batch */
     eng_workspace *workspace;
-    float *start, *end; /* (max_tokens) logits of a batch */
+    float *start, *end; /* (max_tokens) logits */
     struct place *places;
     eng_sequence *sequences; /* (max_sequences) */
-    eng_error batch_err;     /* of a failed place; batch thread only */
-    pthread_t encoder, batcher;
+    eng_error err;           /* of a failed place */
+    pthread_cond_t wanted;
+    pthread_t thread;
+};
+
+struct batcher {
+    struct batcher_options options;
+    struct lane shared;  /* everybody's batches */
+    struct lane express; /* small ones, of light tenants, between two pieces of a large one */
+    pthread_t encoder;
 
     pthread_mutex_t lock; /* covers all below, and predictions inside */
-    pthread_cond_t encode_wanted, run_wanted;
+    pthread_cond_t encode_wanted;
     struct fair_queue encode_queue; /* its bounds are the admission's */
     struct fair_queue run_queue;
     bool stopping;
     int64_t tenant;       /* of the sequence chosen last */
     int64_t shared_until; /* clock_us; until then batches are short */
-    int64_t hog; /* whose sequences alone filled a batch, and who has not been without since */
+    size_t express_left;  /* tokens that may yet go before the batch of the shared lane */
     struct batcher_stats stats;
 
     struct batcher_histograms seen; /* atomics: outside the lock */

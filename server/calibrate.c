@@ -16,16 +16,17 @@
 static eng_status probe(struct batcher *b, const int32_t *ids, size_t len, size_t n,
                         const float *mix, double *seconds, eng_error *err)
 {
+    struct lane *lane = &b->shared;
     eng_status status = ENG_OK;
     *seconds = 0;
     for (size_t i = 0; i < n; i++) {
-        b->sequences[i] =
+        lane->sequences[i] =
             (eng_sequence){.ids = ids, .len = len, .bank = b->options.bank, .mix = mix};
     }
     for (int i = 0; i < 3 && status == ENG_OK && *seconds < 0.1; i++) {
         int64_t began = clock_us();
-        status = eng_forward(b->options.compute, b->workspace, ENG_SERVING, b->options.model,
-                             b->sequences, n, b->start, b->end, err);
+        status = eng_forward(b->options.compute, lane->workspace, ENG_SERVING, b->options.model,
+                             lane->sequences, n, lane->start, lane->end, err);
         double took = (double)(clock_us() - began) * 1e-6;
         *seconds = i == 0 || took < *seconds ? took : *seconds;
     }
@@ -88,23 +89,36 @@ eng_status batcher_calibrate(struct batcher *b, eng_error *err)
     return status;
 }
 
+static eng_status allocate_lane(struct lane *lane, size_t max_tokens, size_t max_sequences,
+                                eng_error *err)
+{
+    lane->max_tokens = max_tokens;
+    lane->max_sequences = max_sequences;
+    lane->start = calloc(max_tokens, sizeof(float));
+    lane->end = calloc(max_tokens, sizeof(float));
+    lane->places = calloc(max_sequences, sizeof *lane->places);
+    lane->sequences = calloc(max_sequences, sizeof *lane->sequences);
+    if (lane->start == NULL || lane->end == NULL || lane->places == NULL ||
+        lane->sequences == NULL) {
+        return fault_nomem(err, "batch_tokens");
+    }
+    return eng_workspace_new(lane->batcher->options.model, max_tokens, max_sequences,
+                             &lane->workspace, err);
+}
+
 eng_status batcher_allocate(struct batcher *b, eng_error *err)
 {
     struct batcher_options *o = &b->options;
     size_t positions = eng_model_get_info(o->model)->positions;
     o->max_tokens = o->max_tokens > positions ? o->max_tokens : positions;
     o->max_sequences = o->max_sequences > 0 ? o->max_sequences : 1;
-    b->start = calloc(o->max_tokens, sizeof(float));
-    b->end = calloc(o->max_tokens, sizeof(float));
-    b->places = calloc(o->max_sequences, sizeof *b->places);
-    b->sequences = calloc(o->max_sequences, sizeof *b->sequences);
-    if (b->start == NULL || b->end == NULL || b->places == NULL || b->sequences == NULL) {
-        return fault_nomem(err, "batch_tokens");
-    }
-    eng_status status =
-        eng_workspace_new(o->model, o->max_tokens, o->max_sequences, &b->workspace, err);
+    eng_status status = allocate_lane(&b->shared, o->max_tokens, o->max_sequences, err);
     if (status == ENG_OK) {
-        b->stats.workspace_bytes = eng_workspace_bytes(b->workspace);
+        status = allocate_lane(&b->express, positions, o->max_sequences, err);
+    }
+    if (status == ENG_OK) {
+        b->stats.workspace_bytes = eng_workspace_bytes(b->shared.workspace) +
+                                   eng_workspace_bytes(b->express.workspace);
         b->stats.max_tokens = o->max_tokens;
     }
     return status;

@@ -17,6 +17,7 @@
 struct fair_tenant {
     uint64_t id;
     double weight, served;
+    uint64_t last_turn; /* of queue->turns; 0: had none */
     struct fair_load held;
     struct fair_item *first, *last;
     size_t place; /* in the heap; SIZE_MAX: not there */
@@ -156,6 +157,11 @@ static struct fair_tenant *get_tenant(struct fair_queue *queue, uint64_t id)
 
 /* ---- the heap ------------------------------------------------------------------------------ */
 
+static bool goes_before(const struct fair_tenant *a, const struct fair_tenant *b)
+{
+    return a->served < b->served || (a->served == b->served && a->last_turn < b->last_turn);
+}
+
 static void heap_set(struct fair_queue *queue, size_t place, struct fair_tenant *tenant)
 {
     queue->heap[place] = tenant;
@@ -165,7 +171,7 @@ static void heap_set(struct fair_queue *queue, size_t place, struct fair_tenant 
 static void heap_up(struct fair_queue *queue, size_t place)
 {
     struct fair_tenant *tenant = queue->heap[place];
-    while (place > 0 && queue->heap[(place - 1) / 2]->served > tenant->served) {
+    while (place > 0 && goes_before(tenant, queue->heap[(place - 1) / 2])) {
         heap_set(queue, place, queue->heap[(place - 1) / 2]);
         place = (place - 1) / 2;
     }
@@ -181,10 +187,10 @@ static void heap_down(struct fair_queue *queue, size_t place)
             break;
         }
         if (child + 1 < queue->n_heap &&
-            queue->heap[child + 1]->served < queue->heap[child]->served) {
+            goes_before(queue->heap[child + 1], queue->heap[child])) {
             child++;
         }
-        if (queue->heap[child]->served >= tenant->served) {
+        if (!goes_before(queue->heap[child], tenant)) {
             break;
         }
         heap_set(queue, place, queue->heap[child]);
@@ -271,6 +277,12 @@ void fair_release(struct fair_queue *queue, uint64_t id, const struct fair_load 
     }
 }
 
+uint64_t fair_tokens(const struct fair_queue *queue, uint64_t id)
+{
+    const struct fair_tenant *tenant = find_tenant(queue, id);
+    return tenant != NULL ? tenant->held.tokens : 0;
+}
+
 /* ---- lines --------------------------------------------------------------------------------- */
 
 static double least_present(const struct fair_queue *queue)
@@ -319,6 +331,7 @@ void fair_charge(struct fair_queue *queue, const struct fair_item *item, double 
         queue->level = tenant->served;
     }
     tenant->served += cost / tenant->weight;
+    tenant->last_turn = ++queue->turns;
     if (tenant->served > queue->highest) {
         queue->highest = tenant->served;
     }

@@ -47,6 +47,7 @@ struct fair_queue {
     struct fair_tenant *aside; /* skipped until fair_resume */
     double level;              /* service of the tenant chosen last */
     double highest;            /* most service any tenant had */
+    uint64_t turns;            /* fair_charge was called */
     size_t n_items;
 };
 
@@ -58,10 +59,13 @@ void fair_fini(struct fair_queue *queue);
 enum fair_verdict fair_admit(struct fair_queue *queue, uint64_t tenant,
                              const struct fair_load *load);
 void fair_release(struct fair_queue *queue, uint64_t tenant, const struct fair_load *load);
+/* Tokens that are counted for the tenant now. */
+uint64_t fair_tokens(const struct fair_queue *queue, uint64_t tenant);
 
 /* Appends the item to its tenant's line; weight > 0. False when out of memory. */
 bool fair_push(struct fair_queue *queue, uint64_t tenant, double weight, struct fair_item *item);
-/* First item of the least served tenant that is not set aside, or NULL. It stays in the queue. */
+/* First item of the least served tenant that is not set aside, or NULL. It stays in the queue. Of equals,
+ * the one whose last turn is longest ago. */
 struct fair_item *fair_next(const struct fair_queue *queue);
 /* Adds `cost` of service to the tenant of an item in the queue. */
 void fair_charge(struct fair_queue *queue, const struct fair_item *item, double cost);

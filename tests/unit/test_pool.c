@@ -109,6 +109,13 @@ static void *waiter_main(void *arg)
     return NULL;
 }
 
+static void wait_for_waiters(eng_compute *compute, eng_class who, size_t n)
+{
+    while (compute_turn_waiting(compute, who) < n) {
+        nap(1);
+    }
+}
+
 /* Training waits first, serving comes later and still goes first. */
 static void serving_goes_first(void)
 {
@@ -121,15 +128,11 @@ static void serving_goes_first(void)
     pthread_t threads[3];
     compute_turn_take(compute, ENG_TRAINING);
     REQUIRE(pthread_create(&threads[0], NULL, waiter_main, &training) == 0);
-    while (compute_turn_waiting(compute, ENG_TRAINING) < 1) {
-        nap(1);
-    }
+    wait_for_waiters(compute, ENG_TRAINING, 1);
     for (size_t i = 0; i < 2; i++) {
         REQUIRE(pthread_create(&threads[1 + i], NULL, waiter_main, &serving[i]) == 0);
     }
-    while (compute_turn_waiting(compute, ENG_SERVING) < 2) {
-        nap(1);
-    }
+    wait_for_waiters(compute, ENG_SERVING, 2);
     compute_turn_give(compute);
     compute_turn_take(compute, ENG_TRAINING); /* the trainer's next piece: behind everybody */
     int before = atomic_load(&order);
@@ -139,6 +142,35 @@ static void serving_goes_first(void)
     }
     CHECK(before >= 2); /* both serving waiters, perhaps the other trainer too */
     CHECK_INT(training.place, 2);
+    eng_compute_stop(compute);
+}
+
+/* Between two pieces of a serving pass: an urgent one goes, training does not. */
+static void only_who_is_more_urgent_goes_between(void)
+{
+    eng_compute *compute = NULL;
+    REQUIRE(eng_compute_start(1, NULL, &compute, NULL) == ENG_OK);
+    _Atomic int order = 0;
+    struct waiter urgent = {compute, ENG_URGENT, &order, -1};
+    struct waiter training = {compute, ENG_TRAINING, &order, -1};
+    pthread_t threads[2];
+    compute_turn_take(compute, ENG_SERVING);
+    REQUIRE(pthread_create(&threads[0], NULL, waiter_main, &training) == 0);
+    wait_for_waiters(compute, ENG_TRAINING, 1);
+    compute_turn_yield(compute, ENG_SERVING);
+    CHECK_INT(atomic_load(&order), 0);
+    REQUIRE(pthread_create(&threads[1], NULL, waiter_main, &urgent) == 0);
+    wait_for_waiters(compute, ENG_URGENT, 1);
+    compute_turn_yield(compute, ENG_URGENT); /* an equal does not */
+    CHECK_INT(atomic_load(&order), 0);
+    compute_turn_yield(compute, ENG_SERVING);
+    CHECK_INT(atomic_load(&order), 1);
+    compute_turn_give(compute);
+    for (size_t i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    CHECK_INT(urgent.place, 0);
+    CHECK_INT(training.place, 1);
     eng_compute_stop(compute);
 }
 
@@ -190,6 +222,7 @@ int main(void)
     RUN(every_task_once);
     RUN(callers_take_turns);
     RUN(serving_goes_first);
+    RUN(only_who_is_more_urgent_goes_between);
     RUN(an_idle_pool_sleeps);
     RUN(what_cannot_start);
     TESTS_END;

@@ -67,6 +67,26 @@ static void a_flood_does_not_delay_a_small_tenant(void)
     fair_fini(&queue);
 }
 
+/* Equal counters: the flood that was served last waits, also when it comes back after the small one. */
+static void of_equals_the_one_served_longest_ago_goes_first(void)
+{
+    struct fair_queue queue;
+    struct piece flood[2], small[2];
+    fair_init(&queue, &no_limit);
+    push(&queue, &small[0], 2, 1, 10);
+    CHECK(serve(&queue) == &small[0]);
+    push(&queue, &flood[0], 1, 1, 100);
+    CHECK(serve(&queue) == &flood[0]); /* runs empty: all are level */
+    push(&queue, &small[1], 2, 1, 10);
+    push(&queue, &flood[1], 1, 1, 100);
+    CHECK(fair_next(&queue) == &small[1].item);
+    fair_remove(&queue, &small[1].item);
+    push(&queue, &small[1], 2, 1, 10);
+    CHECK(fair_next(&queue) == &small[1].item);
+    CHECK(serve(&queue) == &small[1] && serve(&queue) == &flood[1]);
+    fair_fini(&queue);
+}
+
 static void shares_follow_weights(void)
 {
     static struct piece pieces[2][600];
@@ -224,6 +244,7 @@ int main(void)
     TESTS_BEGIN;
     RUN(one_tenant_is_first_in_first_out);
     RUN(a_flood_does_not_delay_a_small_tenant);
+    RUN(of_equals_the_one_served_longest_ago_goes_first);
     RUN(shares_follow_weights);
     RUN(idle_time_earns_no_credit);
     RUN(coming_back_does_not_reset_the_counter);
