@@ -79,7 +79,7 @@ static size_t first_waiting(const eng_compute *compute)
 {
     size_t class = 0;
     while (class < ENG_CLASSES && compute->turn_waiting[class] == 0) {
-        class++;
+        class ++;
     }
     return class;
 }
@@ -288,7 +288,7 @@ eng_status eng_compute_start(size_t threads, const char *kernel, eng_compute **o
         return fail_nomem(err, "threads");
     }
     pthread_mutex_init(&compute->turn_lock, NULL);
-    for (size_t class = 0; class < ENG_CLASSES; class++) {
+    for (size_t class = 0; class < ENG_CLASSES; class ++) {
         pthread_cond_init(&compute->turn_free[class], NULL);
     }
     pthread_mutex_init(&compute->sleep_lock, NULL);
@@ -331,7 +331,7 @@ void eng_compute_stop(eng_compute *compute)
     }
     pthread_cond_destroy(&compute->wake);
     pthread_mutex_destroy(&compute->sleep_lock);
-    for (size_t class = 0; class < ENG_CLASSES; class++) {
+    for (size_t class = 0; class < ENG_CLASSES; class ++) {
         pthread_cond_destroy(&compute->turn_free[class]);
     }
     pthread_mutex_destroy(&compute->turn_lock);

@@ -29,8 +29,8 @@ static void print_threads(const struct server *server, const struct cgroup_limit
     const struct config *config = server->config;
     const eng_compute_info *compute = eng_compute_get_info(server->compute);
     printf("threads    1 loop, %zu compute (%s), %d batching, %llu workers, 1 store, %llu jobs\n",
-           compute->threads, compute->kernel, BATCHER_THREADS,
-           (unsigned long long)config->workers, (unsigned long long)config->job_threads);
+           compute->threads, compute->kernel, BATCHER_THREADS, (unsigned long long)config->workers,
+           (unsigned long long)config->job_threads);
     if (limits->cpus > 0) {
         printf("cpu time   %.2f cores by its control group\n", limits->cpus);
     }

@@ -292,7 +292,8 @@ static void note_tenant(struct batcher *b, int64_t tenant, int64_t now)
 
 /* All that light tenants want is in the batch, and a heavy one comes next: theirs is computed by itself, in
  * the time that it needs. */
-static bool light_go_alone(const struct batcher *b, size_t n, bool heavy, const struct prediction *next)
+static bool light_go_alone(const struct batcher *b, size_t n, bool heavy,
+                           const struct prediction *next)
 {
     return n > 0 && !heavy && b->run_queue.n_heap == 1 && !is_light(b, next);
 }
@@ -375,8 +376,7 @@ static eng_status forward(struct lane *lane, const eng_sequence *sequences, size
 static void compute(struct lane *lane, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        prediction_sequence(lane->places[i].prediction, lane->places[i].input,
-                            &lane->sequences[i]);
+        prediction_sequence(lane->places[i].prediction, lane->places[i].input, &lane->sequences[i]);
     }
     eng_status together = forward(lane, lane->sequences, n, 0);
     for (size_t i = 0; i < n; i++) {
@@ -385,8 +385,9 @@ static void compute(struct lane *lane, size_t n)
         if (together != ENG_OK && n > 1) {
             status = forward(lane, &lane->sequences[i], 1, place->at);
         }
-        if (status == ENG_OK && !prediction_decode(place->prediction, place->input,
-                                                   lane->start + place->at, lane->end + place->at)) {
+        if (status == ENG_OK &&
+            !prediction_decode(place->prediction, place->input, lane->start + place->at,
+                               lane->end + place->at)) {
             status = fault_nomem(&lane->err, "");
         }
         place->failed = status != ENG_OK;

@@ -117,8 +117,8 @@ eng_status batcher_allocate(struct batcher *b, eng_error *err)
         status = allocate_lane(&b->express, positions, o->max_sequences, err);
     }
     if (status == ENG_OK) {
-        b->stats.workspace_bytes = eng_workspace_bytes(b->shared.workspace) +
-                                   eng_workspace_bytes(b->express.workspace);
+        b->stats.workspace_bytes =
+            eng_workspace_bytes(b->shared.workspace) + eng_workspace_bytes(b->express.workspace);
         b->stats.max_tokens = o->max_tokens;
     }
     return status;

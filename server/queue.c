@@ -186,8 +186,7 @@ static void heap_down(struct fair_queue *queue, size_t place)
         if (child >= queue->n_heap) {
             break;
         }
-        if (child + 1 < queue->n_heap &&
-            goes_before(queue->heap[child + 1], queue->heap[child])) {
+        if (child + 1 < queue->n_heap && goes_before(queue->heap[child + 1], queue->heap[child])) {
             child++;
         }
         if (!goes_before(queue->heap[child], tenant)) {
