@@ -3,6 +3,7 @@
 
 #include "server/log.h"
 #include "server/loop.h"
+#include "server/workers.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -46,19 +47,10 @@ bool admin_read_page(struct request *req, struct admin_call *call)
     return true;
 }
 
-bool admin_has_reader(struct admin_call *call, store *reader)
-{
-    if (reader == NULL) {
-        call->status = STORE_EBUSY;
-        call->err = (store_error){.status = STORE_EBUSY, .text = "the database cannot be read now"};
-    }
-    return reader != NULL;
-}
-
 void admin_read_tenant(void *arg, store *reader)
 {
     struct admin_call *call = arg;
-    if (admin_has_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status =
             store_tenant_find(reader, call->tenant_name, call->mem, &call->tenant, &call->err);
     }

@@ -1,8 +1,7 @@
 /* admin_call.h: what the endpoints of tenants and of keys share: a call's inputs and results, its views, and
  * settings that are merged into stored ones.
  *
- * Threads. Loop thread, but for admin_has_reader and admin_read_tenant (workers) and admin_merge_settings
- * (store thread).
+ * Threads. Loop thread, but for admin_read_tenant (workers) and admin_merge_settings (store thread).
  */
 #ifndef SERVER_ADMIN_CALL_H
 #define SERVER_ADMIN_CALL_H
@@ -41,8 +40,6 @@ struct admin_change {
 struct admin_call *admin_call_new(struct request *req); /* NULL: replied */
 /* limit and after of the query. False: replied. */
 bool admin_read_page(struct request *req, struct admin_call *call);
-/* False: no database; call->status says so. */
-bool admin_has_reader(struct admin_call *call, store *reader);
 /* call->tenant by its name. */
 void admin_read_tenant(void *arg, store *reader);
 /* The stored settings with what the body changes, as JSON text in the request's arena. NULL: out of memory. */

@@ -11,6 +11,7 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/multipart.h"
+#include "server/workers.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -456,19 +457,10 @@ static struct files_call *new_call(struct request *req)
     return call;
 }
 
-static bool have_reader(struct files_call *call, store *reader)
-{
-    if (reader == NULL) {
-        call->status = STORE_EBUSY;
-        call->err = (store_error){.status = STORE_EBUSY, .text = "the database cannot be read now"};
-    }
-    return reader != NULL;
-}
-
 static void read_files(void *arg, store *reader)
 {
     struct files_call *call = arg;
-    if (have_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status = store_file_list(reader, call->tenant, call->purpose, &call->page, call->mem,
                                        &call->files, &call->n, &call->has_more, &call->err);
     }
@@ -502,7 +494,7 @@ void ep_files_list(struct request *req)
 static void read_file(void *arg, store *reader)
 {
     struct files_call *call = arg;
-    if (have_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status =
             store_file_get(reader, call->tenant, call->id, call->mem, &call->file, &call->err);
     }

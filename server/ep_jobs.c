@@ -14,6 +14,7 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/tasks.h"
+#include "server/workers.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -82,15 +83,6 @@ static struct jobs_call *new_call(struct request *req)
     call->now = wall_ms();
     request_set_data(req, call, release_call);
     return call;
-}
-
-static bool have_reader(struct jobs_call *call, store *reader)
-{
-    if (reader == NULL) {
-        call->status = STORE_EBUSY;
-        call->err = (store_error){.status = STORE_EBUSY, .text = "the database cannot be read now"};
-    }
-    return reader != NULL;
 }
 
 static json_t *view_of(struct request *req, const store_job *job, bool whole)
@@ -308,7 +300,7 @@ void ep_jobs_estimate(struct request *req)
 static void read_jobs(void *arg, store *reader)
 {
     struct jobs_call *call = arg;
-    if (have_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status =
             store_job_list(reader, call->tenant, call->metadata_filter, &call->page, call->mem,
                            &call->jobs, &call->n, &call->has_more, &call->err);
@@ -368,7 +360,7 @@ void ep_jobs_list(struct request *req)
 static void read_job(void *arg, store *reader)
 {
     struct jobs_call *call = arg;
-    if (have_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status =
             store_job_get(reader, call->tenant, call->id, call->mem, &call->job, &call->err);
     }
@@ -398,7 +390,7 @@ void ep_job_get(struct request *req)
 static void read_events(void *arg, store *reader)
 {
     struct jobs_call *call = arg;
-    if (have_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status = store_event_list(reader, call->tenant, call->id, &call->page, call->mem,
                                         &call->events, &call->n, &call->has_more, &call->err);
     }

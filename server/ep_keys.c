@@ -9,6 +9,7 @@
 #include "server/listing.h"
 #include "server/log.h"
 #include "server/loop.h"
+#include "server/workers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -344,7 +345,7 @@ static void count_stored(void *arg, store *reader)
 {
     struct admin_call *call = arg;
     int64_t jobs[STORE_JOB_STATUSES];
-    if (!admin_has_reader(call, reader)) {
+    if (!workers_has_reader(reader, &call->status, &call->err)) {
         return;
     }
     call->status = store_job_counts(reader, call->tenant.id, jobs, &call->err);

@@ -1,6 +1,7 @@
 /* ep_models.c: /v1/models in OpenAI's shape: the backbone, its bank, and the tenant's tasks. */
 #include "server/endpoints.h"
 #include "server/task_call.h"
+#include "server/workers.h"
 
 #include <string.h>
 
@@ -51,7 +52,7 @@ static json_t *own_model_json(const struct task_call *call, const char *id)
 static void read_tasks(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (task_call_has_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status = store_task_list(reader, call->tenant, &call->query, call->mem, &call->tasks,
                                        &call->n, &call->has_more, &call->err);
     }
@@ -110,7 +111,7 @@ static bool find_task(struct request *req, struct task_call *call)
 static void read_model(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (!task_call_has_reader(call, reader)) {
+    if (!workers_has_reader(reader, &call->status, &call->err)) {
         return;
     }
     call->status =

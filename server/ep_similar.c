@@ -9,6 +9,7 @@
  */
 #include "server/endpoints.h"
 #include "server/task_call.h"
+#include "server/workers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -138,7 +139,7 @@ static void look(void *arg, store *reader)
 {
     struct search *search = arg;
     struct task_call *call = search->call;
-    if (!task_call_has_reader(call, reader)) {
+    if (!workers_has_reader(reader, &call->status, &call->err)) {
         return;
     }
     call->status = task_call_read(call, reader, &call->err);

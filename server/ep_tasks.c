@@ -7,6 +7,7 @@
 #include "server/endpoints.h"
 #include "server/log.h"
 #include "server/task_call.h"
+#include "server/workers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -160,7 +161,7 @@ static store_status number_of_after(struct task_call *call, store *reader)
 static void read_list(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (!task_call_has_reader(call, reader)) {
+    if (!workers_has_reader(reader, &call->status, &call->err)) {
         return;
     }
     call->status = number_of_after(call, reader);
@@ -268,7 +269,7 @@ void ep_tasks_list(struct request *req)
 static void read_task(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (task_call_has_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status = task_call_read(call, reader, &call->err);
     }
 }

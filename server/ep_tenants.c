@@ -9,6 +9,7 @@
 #include "server/listing.h"
 #include "server/log.h"
 #include "server/loop.h"
+#include "server/workers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ static json_t *tenant_view(const store_tenant *tenant)
 static void read_tenants(void *arg, store *reader)
 {
     struct admin_call *call = arg;
-    if (admin_has_reader(call, reader)) {
+    if (workers_has_reader(reader, &call->status, &call->err)) {
         call->status = store_tenant_list(reader, &call->page, call->mem, &call->tenants, &call->n,
                                          &call->has_more, &call->err);
     }

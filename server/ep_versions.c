@@ -7,6 +7,7 @@
  */
 #include "server/endpoints.h"
 #include "server/task_call.h"
+#include "server/workers.h"
 
 #include <math.h>
 #include <sodium.h>
@@ -20,7 +21,7 @@
 static void read_versions(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (!task_call_has_reader(call, reader)) {
+    if (!workers_has_reader(reader, &call->status, &call->err)) {
         return;
     }
     call->status =
@@ -68,7 +69,7 @@ void ep_versions_list(struct request *req)
 static void read_version(void *arg, store *reader)
 {
     struct task_call *call = arg;
-    if (!task_call_has_reader(call, reader)) {
+    if (!workers_has_reader(reader, &call->status, &call->err)) {
         return;
     }
     call->status =

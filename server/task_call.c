@@ -48,15 +48,6 @@ struct task_call *task_call_new(struct request *req, bool has_task)
     return call;
 }
 
-bool task_call_has_reader(struct task_call *call, store *reader)
-{
-    if (reader == NULL) {
-        call->status = STORE_EBUSY;
-        call->err = (store_error){.status = STORE_EBUSY, .text = "the database cannot be read now"};
-    }
-    return reader != NULL;
-}
-
 store_status task_call_read(struct task_call *call, store *s, store_error *err)
 {
     store_status status = store_task_find(s, call->tenant, call->name, call->mem, &call->task, err);

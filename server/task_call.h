@@ -48,8 +48,6 @@ struct task_call {
 
 /* NULL: replied 503 already. Sets the request's data; `name` from the pattern's {task}, if any. */
 struct task_call *task_call_new(struct request *req, bool has_task);
-/* False: no database; status says so. */
-bool task_call_has_reader(struct task_call *call, store *reader);
 /* Reads the task by name and, when it has one, its current version. For workers and the store thread. */
 store_status task_call_read(struct task_call *call, store *s, store_error *err);
 /* 404, or the error of the store. False when status is STORE_OK. */

@@ -126,3 +126,12 @@ size_t workers_waiting(struct workers *workers)
     pthread_mutex_unlock(&workers->lock);
     return waiting;
 }
+
+bool workers_has_reader(const store *reader, store_status *status, store_error *err)
+{
+    if (reader == NULL) {
+        *status = STORE_EBUSY;
+        *err = (store_error){.status = STORE_EBUSY, .text = "the database cannot be read now"};
+    }
+    return reader != NULL;
+}

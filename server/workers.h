@@ -32,5 +32,7 @@ void workers_stop(struct workers *workers);
 /* False: the queue is full (setting worker_queue); the job was not taken. */
 bool workers_submit(struct workers *workers, struct worker_job *job);
 size_t workers_waiting(struct workers *workers);
+/* For a `run` that reads: false, with what to answer, when there is no reader. */
+bool workers_has_reader(const store *reader, store_status *status, store_error *err);
 
 #endif
