@@ -77,11 +77,11 @@ static void spin_pause(void)
 /* The most urgent class that waits, or ENG_CLASSES. With the lock. */
 static size_t first_waiting(const eng_compute *compute)
 {
-    size_t class = 0;
-    while (class < ENG_CLASSES && compute->turn_waiting[class] == 0) {
-        class ++;
+    size_t who = 0;
+    while (who < ENG_CLASSES && compute->turn_waiting[who] == 0) {
+        who++;
     }
-    return class;
+    return who;
 }
 
 void compute_turn_take(eng_compute *compute, eng_class who)
@@ -288,8 +288,8 @@ eng_status eng_compute_start(size_t threads, const char *kernel, eng_compute **o
         return fail_nomem(err, "threads");
     }
     pthread_mutex_init(&compute->turn_lock, NULL);
-    for (size_t class = 0; class < ENG_CLASSES; class ++) {
-        pthread_cond_init(&compute->turn_free[class], NULL);
+    for (size_t who = 0; who < ENG_CLASSES; who++) {
+        pthread_cond_init(&compute->turn_free[who], NULL);
     }
     pthread_mutex_init(&compute->sleep_lock, NULL);
     pthread_cond_init(&compute->wake, NULL);
@@ -331,8 +331,8 @@ void eng_compute_stop(eng_compute *compute)
     }
     pthread_cond_destroy(&compute->wake);
     pthread_mutex_destroy(&compute->sleep_lock);
-    for (size_t class = 0; class < ENG_CLASSES; class ++) {
-        pthread_cond_destroy(&compute->turn_free[class]);
+    for (size_t who = 0; who < ENG_CLASSES; who++) {
+        pthread_cond_destroy(&compute->turn_free[who]);
     }
     pthread_mutex_destroy(&compute->turn_lock);
     free(compute);

@@ -1,9 +1,10 @@
-/* batcher.c: two threads and two fair queues between a request and its answer.
+/* batcher.c: three threads and two fair queues between a request and its answer.
  *
  * Encoding (templates, WordPiece) and computing are separate stages, each with its own queue by tenant:
  * a tenant that sends long texts may not hold up another's at either. The encoder takes a few inputs of
- * the prediction that is due and hands them on; the batch thread takes sequences, tenant by tenant,
- * until the token budget is full, runs one forward pass, decodes, and hands out what became complete.
+ * the prediction that is due and hands them on; a lane takes sequences, tenant by tenant, until the token
+ * budget is full, runs one forward pass, decodes, and hands out what became complete. There are two: the
+ * shared lane takes everybody's; the express lane goes before a heavy tenant's batch with light ones'.
  * A sequence that does not fit waits aside for the next batch and is first there. The budget is never
  * below one sequence of full length.
  *
@@ -290,14 +291,6 @@ static void note_tenant(struct batcher *b, int64_t tenant, int64_t now)
     b->tenant = tenant;
 }
 
-/* All that light tenants want is in the batch, and a heavy one comes next: theirs is computed by itself, in
- * the time that it needs. */
-static bool light_go_alone(const struct batcher *b, size_t n, bool heavy,
-                           const struct prediction *next)
-{
-    return n > 0 && !heavy && b->run_queue.n_heap == 1 && !is_light(b, next);
-}
-
 /* With the lock: fills places from the least served tenants. Returns how many; *rows: their tokens. */
 static size_t compose(struct batcher *b, struct lane *lane, size_t *rows,
                       struct prediction **finished)
@@ -317,7 +310,10 @@ static size_t compose(struct batcher *b, struct lane *lane, size_t *rows,
             settle(b, p, finished);
             continue;
         }
-        if (used >= most || (express ? !express_may_go(b) : light_go_alone(b, n, heavy, p))) {
+        bool light = is_light(b, p);
+        /* all that light tenants want is in the batch: it goes alone, in the time that it needs */
+        bool alone = n > 0 && !heavy && b->run_queue.n_heap == 1;
+        if (used >= most || (!light && (express || alone))) {
             break;
         }
         note_tenant(b, p->tenant, now);
@@ -326,7 +322,7 @@ static size_t compose(struct batcher *b, struct lane *lane, size_t *rows,
             fair_skip(&b->run_queue);
             continue;
         }
-        heavy = heavy || !is_light(b, p);
+        heavy = heavy || !light;
         lane->places[n++] = (struct place){p, p->taken, used, false};
         used += len;
         p->in_batch++;

@@ -14,7 +14,7 @@ struct place {
     bool failed;
 };
 
-/* A thread that composes batches and computes them; all of it is that thread's. */
+/* A thread that composes batches and computes them; all but `wanted` is that thread's. */
 struct lane {
     struct batcher *batcher;
     eng_class class;
@@ -40,7 +40,7 @@ struct batcher {
     struct fair_queue run_queue;
     bool stopping;
     int64_t tenant;       /* of the sequence chosen last */
-    int64_t shared_until; /* clock_us; until then batches are short */
+    int64_t shared_until; /* clock_us; until then batches are short: a newcomer waits less */
     size_t express_left;  /* tokens that may yet go before the batch of the shared lane */
     struct batcher_stats stats;
 

@@ -100,8 +100,7 @@
     X(count, batch_sequences, "256", 1, 65536, "most inputs of a batch")                           \
     X(time, batch_time, "20ms", 0, 10000,                                                          \
       "what a batch should take to compute, a quarter of it while several tenants ask; its "       \
-      "tokens are "                                                                                \
-      "measured at start; 0: batch_tokens")                                                        \
+      "tokens are measured at start; 0: batch_tokens")                                             \
     X(time, warmup_timeout, "10s", 0, 600000, "at most, for measuring and warming up at start")    \
     X(count, queue_requests, "4096", 1, 10000000, "predictions waiting or computing; then 503")    \
     X(count, queue_tokens, "1000000", 1024, 1000000000, "their tokens, as estimated; then 503")    \
