@@ -58,6 +58,10 @@ eng_status encoder_check(const struct encoder_params *params, eng_error *err)
     return ENG_OK;
 }
 
+/* Models up to this size hold their matrices in both directions: a training step then packs nothing. A
+ * larger one would pay more memory than the 3 to 6 % of a step are worth. */
+#define TURNED_MOST ((size_t)16 << 20) /* bytes of all matrices in one direction */
+
 /* Packs one matrix, whose first form is then let go: never do two whole models lie in memory. */
 static void pack_linear(const eng_model *model, struct linear *linear, void *memory)
 {
@@ -72,28 +76,35 @@ static void pack_linear(const eng_model *model, struct linear *linear, void *mem
     }
 }
 
+/* Floats of the matrices that are packed, in one direction. */
+static size_t packed_floats(const struct encoder_params *params)
+{
+    return params->layers * (4 * params->hidden + 2 * params->ffn) * params->hidden;
+}
+
 /* Packs every matrix into the arena, or counts while it plans. */
 static void pack_all(eng_model *model, struct arena *arena)
 {
+    bool half = model->info.half_weights;
+    size_t value = half ? sizeof(uint16_t) : sizeof(float);
+    bool turned = packed_floats(&model->params) <= TURNED_MOST / value;
     for (size_t l = 0; l < model->params.layers; l++) {
         struct linear *linears[LINEARS];
         layer_linears(&model->params.layer[l], linears);
         for (size_t i = 0; i < LINEARS; i++) {
             struct linear *linear = linears[i];
-            size_t bytes = gemm_packed_bytes(linear->out, linear->in, model->info.half_weights);
-            void *memory = arena_take(arena, bytes, 1);
+            size_t bytes = gemm_packed_bytes(linear->out, linear->in, half);
+            size_t again = turned ? gemm_packed_bytes(linear->in, linear->out, half) : 0;
+            void *memory = arena_take(arena, bytes, 1), *more = arena_take(arena, again, 1);
             arena->overflow = arena->overflow || bytes == 0;
             if (memory != NULL) {
                 pack_linear(model, linear, memory);
             }
+            if (memory != NULL && more != NULL && again > 0) {
+                linear->turned = gemm_pack_turned(linear->packed, more);
+            }
         }
     }
-}
-
-/* Floats of the matrices that are packed. */
-static size_t packed_floats(const struct encoder_params *params)
-{
-    return params->layers * (4 * params->hidden + 2 * params->ffn) * params->hidden;
 }
 
 /* float16 ends at 65504; a weight beyond it would become infinite. */

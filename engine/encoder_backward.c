@@ -106,14 +106,16 @@ static void norm_backward(const struct backward *b, const struct layernorm *norm
 static void rows_dx(const struct backward *b, size_t rows, const struct linear *linear,
                     const float *dy, size_t ldy, float *dx, size_t ldx, bool add)
 {
+    bool turned = linear->turned != NULL;
     struct gemm_product product = {.m = rows,
                                    .n = linear->in,
                                    .k = linear->out,
                                    .a = dy,
                                    .lda = ldy,
-                                   .b = linear->w,
+                                   .b = turned ? NULL : linear->w,
                                    .ldb = linear->in,
-                                   .packed = linear->packed,
+                                   .packed = turned ? linear->turned : linear->packed,
+                                   .b_transposed = turned,
                                    .c = dx,
                                    .ldc = ldx,
                                    .add = add};

@@ -108,8 +108,11 @@ static void place(eng_model *model)
     }
     for (size_t l = 0; l < model->params.layers; l++) {
         struct layer_params *layer = &model->params.layer[l];
-        layer->q.packed = layer->k.packed = layer->v.packed = NULL;
-        layer->o.packed = layer->up.packed = layer->down.packed = NULL;
+        struct linear *linears[] = {&layer->q, &layer->k,  &layer->v,
+                                    &layer->o, &layer->up, &layer->down};
+        for (size_t i = 0; i < sizeof linears / sizeof *linears; i++) {
+            linears[i]->packed = linears[i]->turned = NULL;
+        }
     }
 }
 

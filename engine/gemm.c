@@ -151,6 +151,24 @@ struct cut {
     size_t across;       /* of both kinds */
 };
 
+/* Many rows and a matrix that fits a core's cache beside them: tiles as wide as C, so that the threads
+ * share out rows alone and find in their caches what they wrote there (pool_run). */
+#define BY_ROWS_BYTES ((size_t)512 << 10)
+#define BY_ROWS_LEAST ((size_t)4) /* tiles a thread */
+
+static bool cut_by_rows(const struct gemm_product *g, enum simd simd, size_t threads,
+                        struct cut *cut)
+{
+    if (simd == SIMD_NONE || g->packed == NULL || !g->b_transposed || g->a_transposed ||
+        threads < 2 || g->n * g->k * sizeof(float) > BY_ROWS_BYTES) {
+        return false;
+    }
+    size_t least = BY_ROWS_LEAST * threads, rows = g->m >= TILE_ROWS / 2 * least ? TILE_ROWS / 2
+                                                                             : TILE_ROWS / 4;
+    *cut = (struct cut){rows, divide_up(g->m, rows), round_up(g->n, PANEL), 1, PANEL, 1};
+    return cut->down >= least;
+}
+
 /* A tile pays for its operands with its size. Packed weights are shared, so rows are cut where the
  * cache says; a tile that packs for itself takes as many rows as it can, and no single units. */
 static struct cut cut_product(const struct gemm_product *g, enum simd simd, size_t threads)
@@ -159,7 +177,11 @@ static struct cut cut_product(const struct gemm_product *g, enum simd simd, size
     if (g->m == 0 || g->n == 0) {
         return cut;
     }
+    if (cut_by_rows(g, simd, threads, &cut)) {
+        return cut;
+    }
     bool packed = g->packed != NULL && g->b_transposed;
+    cut = (struct cut){0};
     cut.unit = packed ? tile_unit(simd) : TILE_COLUMNS;
     size_t units = divide_up(g->n, cut.unit), most = TILE_COLUMNS / cut.unit;
     cut.down = divide_up(g->m, packed ? TILE_ROWS : FLY_ROWS);
@@ -194,14 +216,23 @@ static struct tile tile_at(const struct gemm_product *g, const struct cut *cut, 
 
 struct gemm_job {
     const struct gemm_product *products;
-    size_t count, threads;
+    size_t count, threads, tiles;
     enum simd simd;
+    bool by_rows; /* every product, into as many tiles */
 };
 
 static void gemm_task(void *arg, size_t index, size_t thread, void *scratch)
 {
     (void)thread;
     const struct gemm_job *job = arg;
+    if (job->by_rows) { /* the same rows of all products, one after the other */
+        const struct gemm_product *g = &job->products[index % job->count];
+        struct cut cut = cut_product(g, job->simd, job->threads);
+        struct tile tile = tile_at(g, &cut, index / job->count);
+        run_tile(job->simd, g, &tile, scratch);
+        return;
+    }
+    index = pool_dealt(job->tiles, job->threads, index);
     for (size_t i = 0; i < job->count; i++) {
         struct cut cut = cut_product(&job->products[i], job->simd, job->threads);
         if (index < cut.down * cut.across) {
@@ -215,16 +246,21 @@ static void gemm_task(void *arg, size_t index, size_t thread, void *scratch)
 
 void gemm_run(eng_compute *compute, const struct gemm_product *products, size_t count)
 {
-    struct gemm_job job = {products, count, compute_threads(compute), compute_simd(compute)};
-    size_t tiles = 0;
+    struct gemm_job job = {.products = products,
+                           .count = count,
+                           .threads = compute_threads(compute),
+                           .simd = compute_simd(compute),
+                           .by_rows = true};
     double work = 0;
     for (size_t i = 0; i < count; i++) {
         const struct gemm_product *g = &products[i];
         struct cut cut = cut_product(g, job.simd, job.threads);
-        tiles += cut.down * cut.across;
+        job.tiles += cut.down * cut.across;
+        job.by_rows = job.by_rows && g->m == products[0].m &&
+                      cut_by_rows(g, job.simd, job.threads, &cut);
         work += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     }
-    pool_run(compute, tiles, work, gemm_task, &job);
+    pool_run(compute, job.tiles, work, gemm_task, &job);
 }
 
 void gemm_serial(enum simd simd, const struct gemm_product *product, void *scratch)

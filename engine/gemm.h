@@ -34,6 +34,10 @@ size_t gemm_packed_bytes(size_t n, size_t k, bool half);
  * of the rounded matrix, to the bit. Only if gemm_cpu_capable(). */
 struct gemm_packed *gemm_pack(const float *w, size_t n, size_t k, bool half, void *memory);
 
+/* Packs Wᵀ (k,n) of a packed W (n,k), its values to the bit, into `memory`: gemm_packed_bytes(k, n, half) of
+ * it, otherwise as gemm_pack. */
+struct gemm_packed *gemm_pack_turned(const struct gemm_packed *packed, void *memory);
+
 /* The matrix again.   w (n,k) overwritten */
 void gemm_unpack(const struct gemm_packed *packed, float *w);
 

@@ -101,3 +101,26 @@ void packed_turned(const struct gemm_packed *packed, size_t from, size_t k, size
         gemm_transpose(square, PANEL, columns, min_size(PANEL, k - p), to + p * PANEL, PANEL);
     }
 }
+
+struct gemm_packed *gemm_pack_turned(const struct gemm_packed *packed, void *memory)
+{
+    struct gemm_packed *turned = memory;
+    turned->n = packed->k;
+    turned->k = packed->n;
+    turned->half = packed->half;
+    float panel[PANEL * PANEL];
+    for (size_t column = 0; column < turned->n; column += PANEL) {
+        for (size_t p = 0; p < turned->k; p += PANEL) {
+            size_t rows = min_size(PANEL, turned->k - p), at = column * turned->k + p * PANEL;
+            packed_turned(packed, p, rows, column, panel);
+            for (size_t i = 0; i < rows * PANEL; i++) {
+                if (turned->half) {
+                    ((uint16_t *)(void *)turned->data)[at + i] = half_to_f16(panel[i]);
+                } else {
+                    ((float *)(void *)turned->data)[at + i] = panel[i];
+                }
+            }
+        }
+    }
+    return turned;
+}

@@ -19,6 +19,7 @@ struct linear {
     const float *b;
     size_t in, out;
     struct gemm_packed *packed;
+    struct gemm_packed *turned; /* Wᵀ packed, for dx = dy·W: of small models alone, else NULL */
 };
 
 struct layernorm {

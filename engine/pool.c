@@ -6,10 +6,14 @@
  *
  * The gate is one atomic word: a generation number, an "open" bit and the count of workers inside.
  * The caller opens it with a new generation; a worker joins by adding one while it is open, takes
- * task numbers from `next` until they run out, and leaves by subtracting one. The caller works too,
- * then closes the gate and waits only for those inside: a worker that the kernel has not scheduled
- * yet is locked out and costs nothing. Job fields are written only while the gate is closed and
- * empty, and read only inside, so the gate's ordering covers them.
+ * tasks until they run out, and leaves by subtracting one. The caller works too, then closes the gate
+ * and waits only for those inside: a worker that the kernel has not scheduled yet is locked out and
+ * costs nothing. Job fields are written only while the gate is closed and empty, and read only inside,
+ * so the gate's ordering covers them.
+ *
+ * Every thread has its own stretch of the task numbers, the same in every loop over as many: what it
+ * wrote in one loop it finds in its own cache in the next. It takes from the front; when nothing is
+ * left there, it takes from the back of the others'.
  *
  * A sleeper counts itself before it looks at the gate a last time; the caller opens the gate before
  * it looks at the count (both sequentially consistent): one of them sees the other.
@@ -32,6 +36,13 @@
 #define SPINS_BEFORE_YIELD 2000   /* waiting for a worker that may have lost its core */
 #define WORK_WORTH_WAKING  150000 /* floating-point operations: a few microseconds of one core */
 
+/* Tasks first … end-1 that nobody has taken: end in the upper half, so that one word says both. Alone
+ * in its cache line. */
+struct stretch {
+    _Atomic uint64_t left;
+    char apart[64 - sizeof(uint64_t)];
+};
+
 struct worker {
     eng_compute *compute;
     size_t index;
@@ -52,10 +63,10 @@ struct eng_compute {
     size_t turn_waiting[ENG_CLASSES];
 
     _Atomic uint64_t gate;
-    _Atomic size_t next;
     pool_task task; /* job: written while the gate is closed and empty */
     void *arg;
-    size_t n;
+    size_t stretches; /* in use: the number of threads, or of tasks when they are fewer */
+    struct stretch stretch[POOL_MAX_THREADS];
 
     pthread_mutex_t sleep_lock; /* with `wake`: the sleepers' bed */
     pthread_cond_t wake;
@@ -84,38 +95,51 @@ static size_t first_waiting(const eng_compute *compute)
     return who;
 }
 
-void compute_turn_take(eng_compute *compute, eng_class who)
+/* With the lock. */
+static void wait_for_turn(eng_compute *compute, eng_class who)
 {
-    pthread_mutex_lock(&compute->turn_lock);
     compute->turn_waiting[who]++;
     while (compute->turn_taken || first_waiting(compute) < who) {
         pthread_cond_wait(&compute->turn_free[who], &compute->turn_lock);
     }
     compute->turn_waiting[who]--;
     compute->turn_taken = true;
+}
+
+/* With the lock. */
+static void pass_turn_on(eng_compute *compute)
+{
+    compute->turn_taken = false;
+    size_t next = first_waiting(compute);
+    if (next < ENG_CLASSES) {
+        pthread_cond_signal(&compute->turn_free[next]);
+    }
+}
+
+void compute_turn_take(eng_compute *compute, eng_class who)
+{
+    pthread_mutex_lock(&compute->turn_lock);
+    wait_for_turn(compute, who);
     pthread_mutex_unlock(&compute->turn_lock);
 }
 
 void compute_turn_give(eng_compute *compute)
 {
     pthread_mutex_lock(&compute->turn_lock);
-    compute->turn_taken = false;
-    size_t next = first_waiting(compute);
-    if (next < ENG_CLASSES) {
-        pthread_cond_signal(&compute->turn_free[next]);
-    }
+    pass_turn_on(compute);
     pthread_mutex_unlock(&compute->turn_lock);
 }
 
+/* Under one lock: who gives way waits before the turn can be free again, or a less urgent caller would
+ * slip in. */
 void compute_turn_yield(eng_compute *compute, eng_class who)
 {
     pthread_mutex_lock(&compute->turn_lock);
-    bool is_wanted = first_waiting(compute) < who;
-    pthread_mutex_unlock(&compute->turn_lock);
-    if (is_wanted) {
-        compute_turn_give(compute);
-        compute_turn_take(compute, who);
+    if (first_waiting(compute) < who) {
+        pass_turn_on(compute);
+        wait_for_turn(compute, who);
     }
+    pthread_mutex_unlock(&compute->turn_lock);
 }
 
 size_t compute_turn_waiting(eng_compute *compute, eng_class who)
@@ -128,14 +152,56 @@ size_t compute_turn_waiting(eng_compute *compute, eng_class who)
 
 /* ---- parallel loops ---- */
 
+/* First task of the stretch of `thread`: the first n % threads have one more. */
+static size_t stretch_first(size_t n, size_t threads, size_t thread)
+{
+    size_t longer = n % threads;
+    return thread * (n / threads) + (thread < longer ? thread : longer);
+}
+
+size_t pool_dealt(size_t n, size_t threads, size_t index)
+{
+    threads = n < threads ? n : threads;
+    size_t each = n / threads, longer = n % threads, in_longer = longer * (each + 1);
+    size_t thread = index < in_longer ? index / (each + 1) : longer + (index - in_longer) / each;
+    return (index - stretch_first(n, threads, thread)) * threads + thread;
+}
+
+static void deal_tasks(eng_compute *compute, size_t n)
+{
+    size_t threads = compute->started + 1;
+    compute->stretches = n < threads ? n : threads;
+    for (size_t i = 0; i < compute->stretches; i++) {
+        uint64_t first = stretch_first(n, compute->stretches, i);
+        uint64_t end = stretch_first(n, compute->stretches, i + 1);
+        atomic_store_explicit(&compute->stretch[i].left, end << 32 | first, memory_order_relaxed);
+    }
+}
+
+/* One task of a stretch, its first or its last; false when none is left. */
+static bool take_task(struct stretch *stretch, bool first, size_t *index)
+{
+    uint64_t left = atomic_load_explicit(&stretch->left, memory_order_relaxed), rest = 0;
+    do {
+        uint64_t from = left & UINT32_MAX, end = left >> 32;
+        if (from == end) {
+            return false;
+        }
+        *index = (size_t)(first ? from : end - 1);
+        rest = first ? left + 1 : left - ((uint64_t)1 << 32);
+    } while (!atomic_compare_exchange_weak_explicit(&stretch->left, &left, rest, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
 static void take_tasks(eng_compute *compute, size_t thread)
 {
-    while (true) {
-        size_t index = atomic_fetch_add_explicit(&compute->next, 1, memory_order_relaxed);
-        if (index >= compute->n) {
-            return;
+    size_t stretches = compute->stretches, index = 0;
+    for (size_t i = 0; i < stretches; i++) {
+        size_t whose = (thread + i) % stretches;
+        while (take_task(&compute->stretch[whose], whose == thread, &index)) {
+            compute->task(compute->arg, index, thread, compute->scratch[thread]);
         }
-        compute->task(compute->arg, index, thread, compute->scratch[thread]);
     }
 }
 
@@ -215,8 +281,7 @@ void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void 
     }
     compute->task = task;
     compute->arg = arg;
-    compute->n = n;
-    atomic_store_explicit(&compute->next, 0, memory_order_relaxed);
+    deal_tasks(compute, n);
     uint64_t generation = atomic_load(&compute->gate) / GATE_GENERATION + 1;
     atomic_store(&compute->gate, generation * GATE_GENERATION | GATE_OPEN);
     wake_sleepers(compute);

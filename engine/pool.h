@@ -20,8 +20,15 @@ typedef void (*pool_task)(void *arg, size_t index, size_t thread, void *scratch)
 
 /* Runs tasks 0 … n-1, in any order, and returns when all have ended. The caller must hold the turn
  * and works along. `work` is a rough count of floating-point operations: below a threshold the
- * caller does everything itself, because waking a thread costs more. */
+ * caller does everything itself, because waking a thread costs more. n < 2^32.
+ *
+ * Each thread begins with its own n-th part of the numbers, from its first on, and then helps the
+ * others from their last on: loops whose index goes by the rows of a batch find those rows in the same
+ * core's cache from loop to loop. */
 void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void *arg);
+/* For tasks that should begin in order whatever the number of threads (large ones first): the tasks
+ * 0 … n-1 dealt out in turn. A permutation of them; index is pool_run's. */
+size_t pool_dealt(size_t n, size_t threads, size_t index);
 
 void compute_turn_take(eng_compute *compute, eng_class who);
 void compute_turn_give(eng_compute *compute);

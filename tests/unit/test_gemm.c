@@ -239,6 +239,77 @@ static void wide_products(void)
     }
 }
 
+/* Many rows of a small matrix, which the threads share out by rows: alone and several at once, with as many
+ * rows and with others. */
+static void many_rows(void)
+{
+    for (enum simd simd = SIMD_NONE; simd <= gemm_cpu(); simd++) {
+        eng_compute *compute = NULL;
+        REQUIRE(eng_compute_start(3, gemm_kernel_name(simd), &compute, NULL) == ENG_OK);
+        for (size_t i = 0; i < 12; i++) {
+            struct problem p[3];
+            struct gemm_product products[3];
+            size_t count = i % 2 == 0 ? 1 : 3;
+            for (size_t j = 0; j < count; j++) {
+                struct shape shape = {.m = (i < 8 ? 600 : 1200) + (i % 4 == 3 ? 500 * j : i),
+                                      .n = 40 + 7 * i + 16 * j,
+                                      .k = 60,
+                                      .b_transposed = true,
+                                      .packed = true,
+                                      .half = i % 3 == 2,
+                                      .alone = true,
+                                      .bias = i % 3 == 0,
+                                      .add = i % 3 == 1,
+                                      .gelu = i % 5 == 0};
+                REQUIRE(problem_init(&p[j], &shape, 10 * i + j));
+                products[j] = p[j].g;
+            }
+            if (p[0].g.b != NULL || p[0].packed != NULL) {
+                compute_turn_take(compute, ENG_SERVING);
+                gemm_run(compute, products, count);
+                compute_turn_give(compute);
+            }
+            for (size_t j = 0; j < count; j++) {
+                if (p[j].g.b != NULL || p[j].packed != NULL) {
+                    check_problem(&p[j], simd != SIMD_NONE);
+                }
+                problem_fini(&p[j]);
+            }
+        }
+        eng_compute_stop(compute);
+    }
+}
+
+/* Wᵀ packed from W packed holds W's values, rounded where W is. */
+static void turned_is_the_same_matrix(void)
+{
+    const size_t sizes[][2] = {{1, 1}, {16, 16}, {17, 33}, {48, 100}, {130, 20}};
+    struct rng rng;
+    rng_seed(&rng, 5);
+    for (size_t i = 0; i < 10 && gemm_cpu_capable(); i++) {
+        size_t n = sizes[i / 2][0], k = sizes[i / 2][1];
+        bool half = i % 2 == 1;
+        float *w = random_floats(&rng, n * k), *back = calloc(n * k, sizeof *back);
+        void *packed = aligned_alloc(64, gemm_packed_bytes(n, k, half));
+        void *turned = aligned_alloc(64, gemm_packed_bytes(k, n, half));
+        REQUIRE(w != NULL && back != NULL && packed != NULL && turned != NULL);
+        struct gemm_packed *once = gemm_pack(w, n, k, half, packed);
+        gemm_unpack(gemm_pack_turned(once, turned), back);
+        int wrong = 0;
+        for (size_t r = 0; r < n; r++) {
+            for (size_t c = 0; c < k; c++) {
+                float want = half ? half_from_f16(half_to_f16(w[r * k + c])) : w[r * k + c];
+                wrong += back[c * n + r] != want;
+            }
+        }
+        CHECK_INT(wrong, 0);
+        free(w);
+        free(back);
+        free(packed);
+        free(turned);
+    }
+}
+
 static void no_more_than_the_processor_has(void)
 {
     eng_compute *compute = NULL;
@@ -317,6 +388,8 @@ int main(void)
     RUN(serial_equals_the_chain);
     RUN(several_products_at_once);
     RUN(wide_products);
+    RUN(many_rows);
+    RUN(turned_is_the_same_matrix);
     RUN(no_more_than_the_processor_has);
     RUN(sizes_that_overflow);
     TESTS_END;

@@ -46,6 +46,27 @@ static void every_task_once(void)
     }
 }
 
+static void dealing_is_a_permutation(void)
+{
+    for (size_t threads = 1; threads <= 5; threads++) {
+        for (size_t n = 1; n <= 23; n++) {
+            int seen[23] = {0}, wrong = 0;
+            for (size_t i = 0; i < n; i++) {
+                size_t task = pool_dealt(n, threads, i);
+                REQUIRE(task < n);
+                seen[task]++;
+            }
+            for (size_t i = 0; i < n; i++) {
+                wrong += seen[i] != 1;
+            }
+            CHECK_INT(wrong, 0);
+            /* the first of every thread's stretch are the first of all */
+            CHECK(pool_dealt(n, threads, 0) == 0);
+            CHECK(n < 2 || threads < 2 || pool_dealt(n, threads, (n + threads - 1) / threads) == 1);
+        }
+    }
+}
+
 /* ---- several callers ---- */
 
 struct caller {
@@ -220,6 +241,7 @@ int main(void)
 {
     TESTS_BEGIN;
     RUN(every_task_once);
+    RUN(dealing_is_a_permutation);
     RUN(callers_take_turns);
     RUN(serving_goes_first);
     RUN(only_who_is_more_urgent_goes_between);
