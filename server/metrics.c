@@ -133,15 +133,18 @@ void metrics_histogram(struct metrics_out *out, const char *name, const char *la
                        const struct histogram *histogram)
 {
     uint64_t total = 0;
+    size_t start = out->text.len, prefix = 0; /* of every bucket's line */
     for (size_t i = 0; i <= histogram->n; i++) {
         total += atomic_load_explicit(&histogram->counts[i], memory_order_relaxed);
-        text_puts(&out->text, name);
-        text_puts(&out->text, "_bucket{");
-        if (labels != NULL) {
-            text_puts(&out->text, labels);
-            text_puts(&out->text, ",");
+        if (i == 0) {
+            text_puts(&out->text, name);
+            text_puts(&out->text, "_bucket{");
+            text_puts(&out->text, labels != NULL ? labels : "");
+            text_puts(&out->text, labels != NULL ? ",le=\"" : "le=\"");
+            prefix = out->text.len - start;
+        } else {
+            text_again(&out->text, start, prefix);
         }
-        text_puts(&out->text, "le=\"");
         if (i < histogram->n) {
             put_number(out, histogram->bounds[i]);
         } else {

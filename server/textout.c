@@ -42,6 +42,14 @@ void text_put(struct text_out *out, const char *bytes, size_t len)
     }
 }
 
+void text_again(struct text_out *out, size_t at, size_t len)
+{
+    if (len > 0 && make_room(out, len)) {
+        memcpy(out->data + out->len, out->data + at, len);
+        out->len += len;
+    }
+}
+
 void text_puts(struct text_out *out, const char *string)
 {
     text_put(out, string, strlen(string));

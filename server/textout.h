@@ -19,6 +19,8 @@ struct text_out {
 void text_init(struct text_out *out, size_t max);
 void text_put(struct text_out *out, const char *bytes, size_t len);
 void text_puts(struct text_out *out, const char *string);
+/* `len` bytes from offset `at` of what is there already, once more. */
+void text_again(struct text_out *out, size_t at, size_t len);
 /* Quoted and escaped; the bytes are valid UTF-8. */
 void text_string(struct text_out *out, const char *bytes, size_t len);
 /* Nine digits, enough to read a float back as it was; null when not finite. */

@@ -28,14 +28,15 @@
 #define MAX_SQL_BYTES    (64 << 10)
 #define MAX_PARAMETERS   64
 #define CHECKPOINT_PAGES 1000 /* of the log, before they are copied into the database */
-/* Pages that a connection keeps: 8 MiB of the writer's, whose inserts fall all over the indexes, 2 MiB of a
- * reader's. The system caches the file anyway, and a larger cache fills for hours and looks like a leak. */
+/* Pages that a connection keeps: 4 MiB of the writer's, whose inserts fall all over the indexes, 1 MiB of a
+ * reader's. The system caches the file anyway; a larger cache fills for long (0.9 MiB a minute under
+ * tests/load/load.py) and looks like a leak. */
 #define WRITER_PRAGMAS                                                                             \
-    "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -8192;"              \
+    "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -4096;"              \
     "PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864;"                            \
     "PRAGMA analysis_limit = 400;"
 #define READER_PRAGMAS                                                                             \
-    "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -2048;"            \
+    "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -1024;"            \
     "PRAGMA temp_store = MEMORY;"
 
 /* Found again by their addresses, see db.h. */

@@ -64,6 +64,9 @@ def test_schema_1_is_migrated_and_served(tmp_path):
     db = sqlite3.connect(path)
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    plan = db.execute("EXPLAIN QUERY PLAN SELECT id FROM tasks INDEXED BY tasks_tenant WHERE"
+                      " tenant = 1 AND deleted = 0 AND id < 9 ORDER BY id DESC").fetchall()
+    assert len(plan) == 1 and "deleted=? AND rowid<?" in plan[0][3], plan  # no deleted task walked
     db.close()
 
 

@@ -14,7 +14,8 @@ import tempfile
 
 from harness import Server
 
-PATHS = ("/healthz", "/version", "/v1/me", "/v1/tasks/kept", "/v1/tasks?limit=1", "/v1/models")
+PATHS = ("/healthz", "/version", "/v1/me", "/v1/tasks/kept", "/v1/tasks?limit=1", "/v1/models",
+         "/metrics")
 GOAL = 10000
 
 
