@@ -163,8 +163,8 @@ static bool cut_by_rows(const struct gemm_product *g, enum simd simd, size_t thr
         threads < 2 || g->n * g->k * sizeof(float) > BY_ROWS_BYTES) {
         return false;
     }
-    size_t least = BY_ROWS_LEAST * threads, rows = g->m >= TILE_ROWS / 2 * least ? TILE_ROWS / 2
-                                                                             : TILE_ROWS / 4;
+    size_t least = BY_ROWS_LEAST * threads,
+           rows = g->m >= TILE_ROWS / 2 * least ? TILE_ROWS / 2 : TILE_ROWS / 4;
     *cut = (struct cut){rows, divide_up(g->m, rows), round_up(g->n, PANEL), 1, PANEL, 1};
     return cut->down >= least;
 }
@@ -256,8 +256,8 @@ void gemm_run(eng_compute *compute, const struct gemm_product *products, size_t 
         const struct gemm_product *g = &products[i];
         struct cut cut = cut_product(g, job.simd, job.threads);
         job.tiles += cut.down * cut.across;
-        job.by_rows = job.by_rows && g->m == products[0].m &&
-                      cut_by_rows(g, job.simd, job.threads, &cut);
+        job.by_rows =
+            job.by_rows && g->m == products[0].m && cut_by_rows(g, job.simd, job.threads, &cut);
         work += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     }
     pool_run(compute, job.tiles, work, gemm_task, &job);

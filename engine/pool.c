@@ -15,6 +15,9 @@
  * wrote in one loop it finds in its own cache in the next. It takes from the front; when nothing is
  * left there, it takes from the back of the others'.
  *
+ * After some work each thread offers its core to whoever waits for it: Linux lets a computing thread go on
+ * until its slice is used up, looks at that every 4 ms, and a request changes threads four times.
+ *
  * A sleeper counts itself before it looks at the gate a last time; the caller opens the gate before
  * it looks at the count (both sequentially consistent): one of them sees the other.
  */
@@ -35,6 +38,7 @@
 #define SPINS_BEFORE_SLEEP 4000   /* some 50 µs */
 #define SPINS_BEFORE_YIELD 2000   /* waiting for a worker that may have lost its core */
 #define WORK_WORTH_WAKING  150000 /* floating-point operations: a few microseconds of one core */
+#define WORK_BEFORE_OFFER  2e7    /* a tenth of a millisecond of two cores */
 
 /* Tasks first … end-1 that nobody has taken: end in the upper half, so that one word says both. Alone
  * in its cache line. */
@@ -63,8 +67,10 @@ struct eng_compute {
     size_t turn_waiting[ENG_CLASSES];
 
     _Atomic uint64_t gate;
+    double work;    /* since the threads last offered their cores */
     pool_task task; /* job: written while the gate is closed and empty */
     void *arg;
+    bool offers;      /* cores, at the end of this job */
     size_t stretches; /* in use: the number of threads, or of tasks when they are fewer */
     struct stretch stretch[POOL_MAX_THREADS];
 
@@ -189,8 +195,8 @@ static bool take_task(struct stretch *stretch, bool first, size_t *index)
         }
         *index = (size_t)(first ? from : end - 1);
         rest = first ? left + 1 : left - ((uint64_t)1 << 32);
-    } while (!atomic_compare_exchange_weak_explicit(&stretch->left, &left, rest, memory_order_relaxed,
-                                                    memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&stretch->left, &left, rest,
+                                                    memory_order_relaxed, memory_order_relaxed));
     return true;
 }
 
@@ -245,7 +251,11 @@ static void *worker_main(void *arg)
     uint64_t seen = 0;
     while (wait_for_job(compute, &seen)) {
         take_tasks(compute, worker->index);
+        bool offers = compute->offers;
         atomic_fetch_sub(&compute->gate, 1);
+        if (offers) {
+            sched_yield();
+        }
     }
     return NULL;
 }
@@ -271,7 +281,8 @@ static void close_gate(eng_compute *compute)
     }
 }
 
-void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void *arg)
+/* Alone, or with the workers. */
+static void run_tasks(eng_compute *compute, size_t n, double work, pool_task task, void *arg)
 {
     if (compute->started == 0 || n < 2 || work < WORK_WORTH_WAKING) {
         for (size_t i = 0; i < n; i++) {
@@ -287,6 +298,17 @@ void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void 
     wake_sleepers(compute);
     take_tasks(compute, 0);
     close_gate(compute);
+}
+
+void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void *arg)
+{
+    compute->work += work;
+    compute->offers = compute->started > 0 && compute->work >= WORK_BEFORE_OFFER;
+    run_tasks(compute, n, work, task, arg);
+    if (compute->offers) {
+        compute->work = 0;
+        sched_yield();
+    }
 }
 
 /* ---- start and stop ---- */

@@ -17,6 +17,7 @@
 #include "server/fault.h"
 #include "server/loop.h"
 #include "server/prediction.h"
+#include "server/slice.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +254,7 @@ static void *encoder_main(void *arg)
 {
     struct batcher *b = arg;
     struct prediction *finished = NULL;
+    slice_brief();
     pthread_mutex_lock(&b->lock);
     while (!b->stopping) {
         struct fair_item *item = fair_next(&b->encode_queue);
@@ -467,6 +469,7 @@ static void *lane_main(void *arg)
 {
     struct lane *lane = arg;
     struct batcher *b = lane->batcher;
+    slice_brief();
     pthread_mutex_lock(&b->lock);
     while (!b->stopping) {
         if (has_work(lane)) {

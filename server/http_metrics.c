@@ -88,8 +88,8 @@ static struct row_labels row_labels(size_t row)
 {
     const struct endpoint *endpoint = row < endpoints_count ? &endpoints[row] : NULL;
     struct row_labels labels;
-    JOIN(labels.text, "api=\"", endpoint != NULL ? api_names[endpoint->api] : "none",
-         "\",type=\"", endpoint != NULL ? endpoint->label : "none", "\",method=\"",
+    JOIN(labels.text, "api=\"", endpoint != NULL ? api_names[endpoint->api] : "none", "\",type=\"",
+         endpoint != NULL ? endpoint->label : "none", "\",method=\"",
          endpoint != NULL ? endpoint->method : "none", "\"");
     return labels;
 }

@@ -6,6 +6,8 @@
  */
 #include "server/loop.h"
 
+#include "server/slice.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -103,6 +105,7 @@ void loop_free(struct loop *loop)
 void loop_run(struct loop *loop)
 {
     loop->thread = pthread_self();
+    slice_brief();
     uv_run(&loop->uv, UV_RUN_DEFAULT);
 }
 
