@@ -2,7 +2,8 @@
  *
  * A weight W (n,k) is used twice: forward as Wᵀ, whose rows of 16 columns the panels hold, and
  * backward as W itself. The second is had from the same panels, a square of 16 x 16 (which lies in one
- * piece) turned at a time, so nothing but the panels needs to be in memory.
+ * piece) turned at a time, so nothing but the panels needs to be in memory; or, of small models, from
+ * panels of Wᵀ made once (gemm_pack_turned).
  */
 #include "engine/arena.h"
 #include "engine/gemm_tile.h"
