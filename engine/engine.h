@@ -169,6 +169,11 @@ typedef struct eng_compute_info {
  * `kernel`: NULL for the best, or a name of eng_compute_info.kernel. */
 ENG_MUST_CHECK eng_status eng_compute_start(size_t threads, const char *kernel, eng_compute **out,
                                             eng_error *err);
+/* From now on its threads offer their cores every tenth of a millisecond of work to other threads that
+ * wait for one. For a process that answers while it computes: Linux lets a computing thread go on until its
+ * slice is used up, and looks at that every 4 ms. Work takes up to twice as long beside strangers of the
+ * same control group that compute too. Before anything is computed. */
+void eng_compute_offer_cores(eng_compute *compute);
 /* No call that uses it may be running. Returns when its threads have ended. */
 void eng_compute_stop(eng_compute *compute);
 const eng_compute_info *eng_compute_get_info(const eng_compute *compute);

@@ -15,8 +15,8 @@
  * wrote in one loop it finds in its own cache in the next. It takes from the front; when nothing is
  * left there, it takes from the back of the others'.
  *
- * After some work each thread offers its core to whoever waits for it: Linux lets a computing thread go on
- * until its slice is used up, looks at that every 4 ms, and a request changes threads four times.
+ * In a server each thread offers its core, after some work, to whoever waits for it (sched_yield): a request
+ * changes threads four times, and each may otherwise wait for a tick.
  *
  * A sleeper counts itself before it looks at the gate a last time; the caller opens the gate before
  * it looks at the count (both sequentially consistent): one of them sees the other.
@@ -67,6 +67,7 @@ struct eng_compute {
     size_t turn_waiting[ENG_CLASSES];
 
     _Atomic uint64_t gate;
+    bool offering;  /* eng_compute_offer_cores; with one thread it gained nothing */
     double work;    /* since the threads last offered their cores */
     pool_task task; /* job: written while the gate is closed and empty */
     void *arg;
@@ -303,7 +304,7 @@ static void run_tasks(eng_compute *compute, size_t n, double work, pool_task tas
 void pool_run(eng_compute *compute, size_t n, double work, pool_task task, void *arg)
 {
     compute->work += work;
-    compute->offers = compute->started > 0 && compute->work >= WORK_BEFORE_OFFER;
+    compute->offers = compute->offering && compute->work >= WORK_BEFORE_OFFER;
     run_tasks(compute, n, work, task, arg);
     if (compute->offers) {
         compute->work = 0;
@@ -399,6 +400,11 @@ eng_status eng_compute_start(size_t threads, const char *kernel, eng_compute **o
     }
     *out = compute;
     return ENG_OK;
+}
+
+void eng_compute_offer_cores(eng_compute *compute)
+{
+    compute->offering = compute->started > 0;
 }
 
 void eng_compute_stop(eng_compute *compute)

@@ -180,6 +180,7 @@ static int open_model(struct running *run)
     if (eng_compute_start(threads, NULL, &server->compute, &err) != ENG_OK) {
         return failed(EXIT_FAILED, err.text);
     }
+    eng_compute_offer_cores(server->compute);
     return EXIT_DONE;
 }
 

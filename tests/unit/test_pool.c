@@ -28,6 +28,9 @@ static void every_task_once(void)
     for (size_t threads = 1; threads <= 4; threads++) {
         eng_compute *compute = NULL;
         REQUIRE(eng_compute_start(threads, NULL, &compute, NULL) == ENG_OK);
+        if (threads % 2 == 0) {
+            eng_compute_offer_cores(compute); /* WORTH_WAKING: after every loop */
+        }
         for (size_t round = 0; round < 200; round++) {
             _Atomic int counts[TASKS] = {0};
             compute_turn_take(compute, ENG_SERVING);
