@@ -34,15 +34,6 @@ struct eng_workspace {
 
 /* ---- preparing a model ---- */
 
-#define LINEARS 6
-
-static void layer_linears(struct layer_params *layer, struct linear *out[LINEARS])
-{
-    struct linear *linears[LINEARS] = {&layer->q, &layer->k,  &layer->v,
-                                       &layer->o, &layer->up, &layer->down};
-    memcpy(out, linears, sizeof linears);
-}
-
 eng_status encoder_check(const struct encoder_params *params, eng_error *err)
 {
     if (params->heads == 0 || params->hidden % params->heads != 0) {
@@ -89,9 +80,9 @@ static void pack_all(eng_model *model, struct arena *arena)
     size_t value = half ? sizeof(uint16_t) : sizeof(float);
     bool turned = packed_floats(&model->params) <= TURNED_MOST / value;
     for (size_t l = 0; l < model->params.layers; l++) {
-        struct linear *linears[LINEARS];
+        struct linear *linears[LAYER_LINEARS];
         layer_linears(&model->params.layer[l], linears);
-        for (size_t i = 0; i < LINEARS; i++) {
+        for (size_t i = 0; i < LAYER_LINEARS; i++) {
             struct linear *linear = linears[i];
             size_t bytes = gemm_packed_bytes(linear->out, linear->in, half);
             size_t again = turned ? gemm_packed_bytes(linear->in, linear->out, half) : 0;
@@ -100,7 +91,7 @@ static void pack_all(eng_model *model, struct arena *arena)
             if (memory != NULL) {
                 pack_linear(model, linear, memory);
             }
-            if (memory != NULL && more != NULL && again > 0) {
+            if (more != NULL && again > 0) { /* taken after memory: then there is that too */
                 linear->turned = gemm_pack_turned(linear->packed, more);
             }
         }
@@ -115,10 +106,10 @@ static eng_status check_half(const eng_model *model, eng_error *err)
                     "float16 weights need a processor with AVX2, FMA and F16C");
     }
     for (size_t l = 0; l < model->params.layers; l++) {
-        struct linear *linears[LINEARS];
+        struct linear *linears[LAYER_LINEARS];
         struct layer_params layer = model->params.layer[l];
         layer_linears(&layer, linears);
-        for (size_t i = 0; i < LINEARS; i++) {
+        for (size_t i = 0; i < LAYER_LINEARS; i++) {
             for (size_t j = 0; j < linears[i]->out * linears[i]->in; j++) {
                 if (!(fabsf(linears[i]->w[j]) < 65504)) {
                     return fail(err, ENG_EUNSUPPORTED, "half_weights",

@@ -26,10 +26,9 @@ static size_t full_size(const struct learner *learner)
 static const struct gemm_packed *packed_at(struct encoder_params *params, const float **place)
 {
     for (size_t l = 0; l < params->layers; l++) {
-        struct layer_params *layer = &params->layer[l];
-        struct linear *linears[] = {&layer->q, &layer->k,  &layer->v,
-                                    &layer->o, &layer->up, &layer->down};
-        for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) {
+        struct linear *linears[LAYER_LINEARS];
+        layer_linears(&params->layer[l], linears);
+        for (size_t i = 0; i < LAYER_LINEARS; i++) {
             if (place == &linears[i]->w) {
                 return linears[i]->packed;
             }
@@ -107,10 +106,9 @@ static void place(eng_model *model)
         at += param.count;
     }
     for (size_t l = 0; l < model->params.layers; l++) {
-        struct layer_params *layer = &model->params.layer[l];
-        struct linear *linears[] = {&layer->q, &layer->k,  &layer->v,
-                                    &layer->o, &layer->up, &layer->down};
-        for (size_t i = 0; i < sizeof linears / sizeof *linears; i++) {
+        struct linear *linears[LAYER_LINEARS];
+        layer_linears(&model->params.layer[l], linears);
+        for (size_t i = 0; i < LAYER_LINEARS; i++) {
             linears[i]->packed = linears[i]->turned = NULL;
         }
     }

@@ -149,6 +149,7 @@ struct cut {
     size_t columns;      /* of a chunk */
     size_t chunks, unit; /* chunks, then tiles of one unit */
     size_t across;       /* of both kinds */
+    bool by_rows;        /* tiles as wide as C */
 };
 
 /* Many rows and a matrix that fits a core's cache beside them: tiles as wide as C, so that the threads
@@ -156,32 +157,28 @@ struct cut {
 #define BY_ROWS_BYTES ((size_t)512 << 10)
 #define BY_ROWS_LEAST ((size_t)4) /* tiles a thread */
 
-static bool cut_by_rows(const struct gemm_product *g, enum simd simd, size_t threads,
-                        struct cut *cut)
+static struct cut cut_by_rows(const struct gemm_product *g, enum simd simd, size_t threads)
 {
-    if (simd == SIMD_NONE || g->packed == NULL || !g->b_transposed || g->a_transposed ||
-        threads < 2 || g->n * g->k * sizeof(float) > BY_ROWS_BYTES) {
-        return false;
-    }
     size_t least = BY_ROWS_LEAST * threads,
-           rows = g->m >= TILE_ROWS / 2 * least ? TILE_ROWS / 2 : TILE_ROWS / 4;
-    *cut = (struct cut){rows, divide_up(g->m, rows), round_up(g->n, PANEL), 1, PANEL, 1};
-    return cut->down >= least;
+           rows = g->m >= TILE_ROWS / 2 * least ? TILE_ROWS / 2 : TILE_ROWS / 4,
+           down = divide_up(g->m, rows);
+    bool pays = simd != SIMD_NONE && g->packed != NULL && g->b_transposed && !g->a_transposed &&
+                threads > 1 && g->n * g->k * sizeof(float) <= BY_ROWS_BYTES && down >= least;
+    return (struct cut){rows, down, round_up(g->n, PANEL), 1, PANEL, 1, pays};
 }
 
 /* A tile pays for its operands with its size. Packed weights are shared, so rows are cut where the
  * cache says; a tile that packs for itself takes as many rows as it can, and no single units. */
 static struct cut cut_product(const struct gemm_product *g, enum simd simd, size_t threads)
 {
-    struct cut cut = {0};
     if (g->m == 0 || g->n == 0) {
-        return cut;
+        return (struct cut){0};
     }
-    if (cut_by_rows(g, simd, threads, &cut)) {
+    struct cut cut = cut_by_rows(g, simd, threads);
+    if (cut.by_rows) {
         return cut;
     }
     bool packed = g->packed != NULL && g->b_transposed;
-    cut = (struct cut){0};
     cut.unit = packed ? tile_unit(simd) : TILE_COLUMNS;
     size_t units = divide_up(g->n, cut.unit), most = TILE_COLUMNS / cut.unit;
     cut.down = divide_up(g->m, packed ? TILE_ROWS : FLY_ROWS);
@@ -256,8 +253,7 @@ void gemm_run(eng_compute *compute, const struct gemm_product *products, size_t 
         const struct gemm_product *g = &products[i];
         struct cut cut = cut_product(g, job.simd, job.threads);
         job.tiles += cut.down * cut.across;
-        job.by_rows =
-            job.by_rows && g->m == products[0].m && cut_by_rows(g, job.simd, job.threads, &cut);
+        job.by_rows = job.by_rows && cut.by_rows && g->m == products[0].m;
         work += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     }
     pool_run(compute, job.tiles, work, gemm_task, &job);

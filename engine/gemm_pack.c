@@ -34,15 +34,20 @@ void pack_panel_transposed(const float *b, size_t ldb, size_t columns, size_t k,
     gemm_transpose(b, ldb, columns, k, to, PANEL);
 }
 
+static void put_half(const float *square, size_t rows, uint16_t *to)
+{
+    for (size_t i = 0; i < rows * PANEL; i++) {
+        to[i] = half_to_f16(square[i]);
+    }
+}
+
 static void pack_panel_half(const float *b, size_t ldb, size_t columns, size_t k, uint16_t *to)
 {
     float square[PANEL * PANEL];
     for (size_t p = 0; p < k; p += PANEL) {
         size_t rows = min_size(PANEL, k - p);
         pack_panel_transposed(b + p, ldb, columns, rows, square);
-        for (size_t i = 0; i < rows * PANEL; i++) {
-            to[p * PANEL + i] = half_to_f16(square[i]);
-        }
+        put_half(square, rows, to + p * PANEL);
     }
 }
 
@@ -109,18 +114,17 @@ struct gemm_packed *gemm_pack_turned(const struct gemm_packed *packed, void *mem
     turned->n = packed->k;
     turned->k = packed->n;
     turned->half = packed->half;
-    float panel[PANEL * PANEL];
+    float square[PANEL * PANEL];
     for (size_t column = 0; column < turned->n; column += PANEL) {
+        size_t panel = column * turned->k;
+        if (!turned->half) {
+            packed_turned(packed, 0, turned->k, column, (float *)(void *)turned->data + panel);
+            continue;
+        }
         for (size_t p = 0; p < turned->k; p += PANEL) {
-            size_t rows = min_size(PANEL, turned->k - p), at = column * turned->k + p * PANEL;
-            packed_turned(packed, p, rows, column, panel);
-            for (size_t i = 0; i < rows * PANEL; i++) {
-                if (turned->half) {
-                    ((uint16_t *)(void *)turned->data)[at + i] = half_to_f16(panel[i]);
-                } else {
-                    ((float *)(void *)turned->data)[at + i] = panel[i];
-                }
-            }
+            size_t rows = min_size(PANEL, turned->k - p);
+            packed_turned(packed, p, rows, column, square);
+            put_half(square, rows, (uint16_t *)(void *)turned->data + panel + p * PANEL);
         }
     }
     return turned;

@@ -130,3 +130,10 @@ size_t params_total(struct encoder_params *params)
     }
     return total;
 }
+
+void layer_linears(struct layer_params *layer, struct linear *out[LAYER_LINEARS])
+{
+    struct linear *linears[LAYER_LINEARS] = {&layer->q, &layer->k,  &layer->v,
+                                             &layer->o, &layer->up, &layer->down};
+    memcpy(out, linears, sizeof linears);
+}

@@ -27,4 +27,8 @@ void params_at(struct encoder_params *params, size_t i, struct param *out);
 /* Sum of all counts. */
 size_t params_total(struct encoder_params *params);
 
+/* The linear maps of a layer, in the table's order. */
+#define LAYER_LINEARS 6
+void layer_linears(struct layer_params *layer, struct linear *out[LAYER_LINEARS]);
+
 #endif

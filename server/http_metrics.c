@@ -113,7 +113,9 @@ static void write_requests(struct metrics_out *out, const struct http *http)
         for (size_t k = 0; k < MAX_ANSWERS; k++) {
             uint64_t n = counter_value(&http->answers[row * MAX_ANSWERS + k]);
             if (n > 0) {
-                labels = labels.text[0] != '\0' ? labels : row_labels(row);
+                if (labels.text[0] == '\0') {
+                    labels = row_labels(row);
+                }
                 sample_with_code(out, &labels, counted_statuses[k], n);
             }
         }

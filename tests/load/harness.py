@@ -16,6 +16,11 @@ Server = http_tests.Server
 REFUSALS = (429, 503)
 
 
+def quantile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
 class Times:
     """Milliseconds of the answers of one kind of request."""
 
@@ -23,8 +28,7 @@ class Times:
         self.ms, self.refused = array.array("f"), 0
 
     def at(self, share):
-        ordered = sorted(self.ms)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+        return quantile(self.ms, share)
 
 
 class Client:

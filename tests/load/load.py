@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 
-from harness import Client, Server, descriptors, multipart, rss_kib
+from harness import Client, Server, descriptors, multipart, quantile, rss_kib
 
 WARM_UP = 0.25  # of the run: caches fill
 LEAST_WARM_UP = 30  # seconds
@@ -171,10 +171,6 @@ class Vanisher(Actor):
         self.run_.over.wait(0.02)
 
 
-def nine_tenths(samples):
-    return sorted(samples)[len(samples) * 9 // 10]
-
-
 class Run:
     def __init__(self, server, predictors):
         self.server, self.over = server, threading.Event()
@@ -220,7 +216,7 @@ class Run:
         n = len(samples)
         warm = samples[max(min(LEAST_WARM_UP, n // 2), int(n * WARM_UP)):]
         third = max(1, len(warm) // 3)
-        first, last = nine_tenths(warm[:third]), nine_tenths(warm[-third:])
+        first, last = quantile(warm[:third], 0.9), quantile(warm[-third:], 0.9)
         return first, last, last / first - 1
 
 
