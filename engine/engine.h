@@ -602,6 +602,7 @@ typedef struct eng_pretrain_config {
     const char *vocab;    /* a vocab.txt */
     const char *to;       /* the model directory to make */
     eng_model_info shape; /* layers, hidden, heads, ffn, positions */
+    bool plain_start;     /* BERT's: every weight of deviation 0.02; else see pretrain_start.c */
     size_t batch_tokens;  /* of one step, packed */
     size_t max_len;       /* tokens of a sequence, [CLS] and [SEP] included */
     double lr;
@@ -687,6 +688,7 @@ typedef struct eng_prompts_config {
     double lr_backbone;
     const char *vocab;    /* joint without a model: a vocab.txt, and random weights of this shape */
     eng_model_info shape; /* layers, hidden, heads, ffn, positions */
+    bool plain_start;     /* of random weights: as in eng_pretrain_config */
     double mlm_weight;    /* joint: weight of masked language modelling beside each step; 0: none */
     const char *const *text;   /* its text files */
     size_t n_text, mlm_tokens; /* of a step */

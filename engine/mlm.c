@@ -39,62 +39,6 @@ struct mlm_tape {
     struct mlm_params gradient;
 };
 
-/* ---- parameters ---- */
-
-static void set_param(struct param *out, const char *name, size_t dims, size_t rows, size_t columns,
-                      const float **place)
-{
-    *out = (struct param){
-        .dims = dims, .shape = {rows, columns}, .count = rows * columns, .place = place};
-    snprintf(out->name, sizeof out->name, "cls.predictions.%s", name);
-}
-
-void mlm_params_at(const struct encoder_params *encoder, struct mlm_params *head, size_t i,
-                   struct param *out)
-{
-    size_t H = encoder->hidden;
-    switch (i) {
-    case 0:
-        set_param(out, "transform.dense.weight", 2, H, H, &head->dense.w);
-        return;
-    case 1:
-        set_param(out, "transform.dense.bias", 1, H, 1, &head->dense.b);
-        return;
-    case 2:
-        set_param(out, "transform.LayerNorm.weight", 1, H, 1, &head->norm.w);
-        return;
-    case 3:
-        set_param(out, "transform.LayerNorm.bias", 1, H, 1, &head->norm.b);
-        return;
-    default:
-        set_param(out, "bias", 1, encoder->vocab, 1, &head->bias);
-        return;
-    }
-}
-
-size_t mlm_params_total(const struct encoder_params *encoder)
-{
-    struct mlm_params head;
-    size_t total = 0;
-    for (size_t i = 0; i < MLM_PARAMS; i++) {
-        struct param param;
-        mlm_params_at(encoder, &head, i, &param);
-        total += param.count;
-    }
-    return total;
-}
-
-void mlm_params_place(const struct encoder_params *encoder, struct mlm_params *head, float *block)
-{
-    *head = (struct mlm_params){.dense = {.in = encoder->hidden, .out = encoder->hidden}};
-    for (size_t i = 0; i < MLM_PARAMS; i++) {
-        struct param param;
-        mlm_params_at(encoder, head, i, &param);
-        *param.place = block;
-        block = block != NULL ? block + param.count : NULL;
-    }
-}
-
 /* ---- memory ---- */
 
 static void carve(struct mlm_tape *tape, struct arena *arena)

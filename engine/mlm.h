@@ -29,6 +29,12 @@ size_t mlm_params_total(const struct encoder_params *encoder);
 /* Points every parameter into `block` (mlm_params_total floats), in table order, and sets the sizes of
  * the linear map. */
 void mlm_params_place(const struct encoder_params *encoder, struct mlm_params *head, float *block);
+/* Whether the model's files have the whole head. */
+bool mlm_params_in(const eng_model *model);
+/* Reads it into `block` and places it. ENG_EUNSUPPORTED names what is missing, ENG_EFORMAT for another
+ * shape and for what is not finite. */
+ENG_MUST_CHECK eng_status mlm_params_read(const eng_model *model, struct mlm_params *head,
+                                          float *block, eng_error *err);
 
 /* What the head keeps between forward and backward, and its gradients; for at most max_targets rows. */
 struct mlm_tape;

@@ -29,48 +29,13 @@ static void run_fini(struct mlm_run *run)
     free(run->head_params);
 }
 
-/* ---- the head ---- */
-
-static eng_status check_head(const eng_model *model, eng_error *err)
-{
-    char missing[224] = "";
-    size_t used = 0;
-    for (size_t i = 0; i < MLM_PARAMS; i++) {
-        struct mlm_params head;
-        struct param param;
-        mlm_params_at(&model->params, &head, i, &param);
-        if (!model_has_param(model, &param)) {
-            used += (size_t)snprintf(missing + used, sizeof missing - used, "%s%s",
-                                     used > 0 ? ", " : "", param.name);
-        }
-        if (used >= sizeof missing) {
-            break;
-        }
-    }
-    return used == 0 ? ENG_OK
-                     : fail(err, ENG_EUNSUPPORTED, "cls.predictions",
-                            "the model has no masked-language head: missing are %s", missing);
-}
-
 static eng_status read_head(const eng_model *model, struct mlm_run *run, eng_error *err)
 {
-    eng_status status = check_head(model, err);
-    if (status != ENG_OK) {
-        return status;
-    }
     run->head_params = malloc(mlm_params_total(&model->params) * sizeof *run->head_params);
     if (run->head_params == NULL) {
         return fail_nomem(err, "cls.predictions");
     }
-    mlm_params_place(&model->params, &run->head, run->head_params);
-    float *to = run->head_params;
-    for (size_t i = 0; status == ENG_OK && i < MLM_PARAMS; i++) {
-        struct param param;
-        mlm_params_at(&model->params, &run->head, i, &param);
-        status = model_read_param(model, &param, to, err);
-        to += param.count;
-    }
-    return status;
+    return mlm_params_read(model, &run->head, run->head_params, err);
 }
 
 /* ---- the passes ---- */

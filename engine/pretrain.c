@@ -90,7 +90,7 @@ static void hash_settings(struct pretrain *p, const struct mapfile *vocab)
     const uint64_t numbers[] = {c->shape.layers, c->shape.hidden,    c->shape.heads,
                                 c->shape.ffn,    c->shape.positions, s->steps,
                                 s->warmup,       c->batch_tokens,    c->max_len,
-                                s->seed,         p->text.lanes};
+                                s->seed,         p->text.lanes,      c->plain_start};
     const double reals[] = {c->lr, s->weight_decay, s->clip, c->dropout, c->mask};
     crypto_generichash_state state;
     crypto_generichash_init(&state, NULL, 0, sizeof p->run.settings);
@@ -106,8 +106,8 @@ static eng_status make_model(struct pretrain *p, eng_error *err)
 {
     const eng_pretrain_config *c = p->config;
     struct mapfile vocab = {.fd = -1};
-    eng_status status =
-        pretrain_model_random(c->vocab, &c->shape, c->schedule.seed, &p->model, err);
+    eng_status status = pretrain_model_random(c->vocab, &c->shape, c->plain_start, c->schedule.seed,
+                                              &p->model, err);
     if (status == ENG_OK) {
         status = mapfile_open(c->vocab, TOKENIZER_MAX_FILE_BYTES, &vocab, err);
     }

@@ -67,7 +67,7 @@ struct mlm_learner {
     float *head_params; /* the head's, in its order */
 };
 
-/* A random head and its tape, for parts of at most max_tokens tokens; mlm_learner_fini frees, also
+/* The head of the model's files, else a random one, and its tape, for parts of at most max_tokens tokens; mlm_learner_fini frees, also
  * after a failure. */
 ENG_MUST_CHECK eng_status mlm_learner_init(struct mlm_learner *learner, eng_compute *compute,
                                            eng_model *model, size_t max_tokens,
@@ -82,9 +82,14 @@ ENG_MUST_CHECK eng_status mlm_learner_run(struct mlm_learner *learner,
                                           const struct mlm_batch *batch, double share, float *dword,
                                           double *loss, eng_error *err);
 
-/* A model of seeded random weights for the vocabulary of a file, ours to write. */
+/* A model of seeded random weights for the vocabulary of a file, ours to write. Unless plain_start, the
+ * weights are pretrain_start_looking's. */
 ENG_MUST_CHECK eng_status pretrain_model_random(const char *vocab, const eng_model_info *shape,
-                                                uint64_t seed, eng_model **out, eng_error *err);
+                                                bool plain_start, uint64_t seed, eng_model **out,
+                                                eng_error *err);
+/* Rewrites model_random_bare's weights, in place, so that heads attend to neighbours and to equal tokens
+ * from the first step (pretrain_start.c). */
+void pretrain_start_looking(struct encoder_params *params);
 /* The model of a directory with its weights copied, ours to write. */
 ENG_MUST_CHECK eng_status pretrain_model_own(const char *dir, eng_model **out, eng_error *err);
 

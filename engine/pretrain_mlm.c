@@ -12,7 +12,7 @@
 #define DEVIATION  0.02
 #define TAPE_BYTES ((size_t)1 << 30)
 
-/* The head's parameters at random. */
+/* The head's parameters: the model's own where its files have them, else random. */
 static eng_status make_head(struct mlm_learner *learner, struct rng *rng, eng_error *err)
 {
     size_t H = learner->model->params.hidden;
@@ -20,6 +20,9 @@ static eng_status make_head(struct mlm_learner *learner, struct rng *rng, eng_er
         calloc(mlm_params_total(&learner->model->params), sizeof *learner->head_params);
     if (learner->head_params == NULL) {
         return fail_nomem(err, "shape");
+    }
+    if (mlm_params_in(learner->model)) {
+        return mlm_params_read(learner->model, &learner->head, learner->head_params, err);
     }
     mlm_params_place(&learner->model->params, &learner->head, learner->head_params);
     for (size_t i = 0; i < H * H; i++) {

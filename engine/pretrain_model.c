@@ -22,8 +22,8 @@ static eng_status read_vocab(const char *path, struct tokenizer **tokenizer, eng
     return status;
 }
 
-eng_status pretrain_model_random(const char *vocab, const eng_model_info *shape, uint64_t seed,
-                                 eng_model **out, eng_error *err)
+eng_status pretrain_model_random(const char *vocab, const eng_model_info *shape, bool plain_start,
+                                 uint64_t seed, eng_model **out, eng_error *err)
 {
     struct tokenizer *tokenizer = NULL;
     eng_model_info sizes = *shape;
@@ -37,6 +37,9 @@ eng_status pretrain_model_random(const char *vocab, const eng_model_info *shape,
     if (status != ENG_OK) {
         tokenizer_free(tokenizer);
         return status;
+    }
+    if (!plain_start) {
+        pretrain_start_looking(&(*out)->params);
     }
     (*out)->tokenizer = tokenizer;
     model_describe(*out);

@@ -169,7 +169,8 @@ static eng_status open_model(struct prompts *p, eng_error *err)
     } else if (c->model != NULL) {
         status = pretrain_model_own(c->model, &p->model, err);
     } else {
-        status = pretrain_model_random(c->vocab, &c->shape, c->schedule.seed, &p->model, err);
+        status = pretrain_model_random(c->vocab, &c->shape, c->plain_start, c->schedule.seed,
+                                       &p->model, err);
     }
     if (status == ENG_OK && p->model->tokenizer == NULL) {
         status = fail(err, ENG_EINVAL, "model", "%s has no vocabulary: it takes ids, not text",

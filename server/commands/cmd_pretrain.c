@@ -25,6 +25,8 @@ static const char help[] =
     "backbone\n"
     "  --dev FILE        text for dev perplexity [none]\n"
     "  --layers L --hidden H --heads A --ffn F --positions N   shape [4 256 4 1024 512]\n"
+    "  --plain-start     BERT's random weights; else heads see neighbours and like tokens from the "
+    "start\n"
     "  --lr X            [5e-4]\n"
     "  --dropout X       of embeddings, attention's and ffn's outputs [0.1]\n"
     "  --mask X          share of the tokens to predict [0.15]\n"
@@ -95,13 +97,15 @@ static int pretrain_vocab(int argc, char **argv)
 
 /* ---- backbone ---- */
 
-static size_t shape_options(eng_model_info *shape, struct pretrain_option *options)
+static size_t shape_options(eng_model_info *shape, bool *plain_start,
+                            struct pretrain_option *options)
 {
     const struct pretrain_option all[] = {{"layers", OPTION_SIZE, 1, 64, &shape->layers},
                                           {"hidden", OPTION_SIZE, 1, 16384, &shape->hidden},
                                           {"heads", OPTION_SIZE, 1, 1024, &shape->heads},
                                           {"ffn", OPTION_SIZE, 1, 65536, &shape->ffn},
-                                          {"positions", OPTION_SIZE, 8, 32768, &shape->positions}};
+                                          {"positions", OPTION_SIZE, 8, 32768, &shape->positions},
+                                          {"plain-start", OPTION_FLAG, 0, 0, plain_start}};
     memcpy(options, all, sizeof all);
     return sizeof all / sizeof all[0];
 }
@@ -133,7 +137,7 @@ static int pretrain_backbone(int argc, char **argv)
     int rest = 0;
     eng_pretrain_defaults(&config);
     size_t n = backbone_options(&config, options);
-    n += shape_options(&config.shape, options + n);
+    n += shape_options(&config.shape, &config.plain_start, options + n);
     n += pretrain_run_options(&config.schedule, &show, &threads, options + n);
     int code = pretrain_parse(argc, argv, options, n, help, &rest);
     if (code >= 0) {
@@ -245,7 +249,7 @@ static int parse_prompts(int argc, char **argv, struct prompts_args *args,
     args->lr = c->lr_prompt = c->lr_route = c->lr_head = -1;
     c->tau_end = -1;
     size_t n = prompts_options(args, options);
-    n += shape_options(&c->shape, options + n);
+    n += shape_options(&c->shape, &c->plain_start, options + n);
     n += pretrain_run_options(&c->schedule, show, threads, options + n);
     int code = pretrain_parse(argc, argv, options, n, help, &rest);
     if (code >= 0) {

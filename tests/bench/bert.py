@@ -4,10 +4,14 @@ Both compute what engine/encoder.c computes (METHOD 1 and 2, shallow prompt): em
 the merged prompt added at positions 1..P, post-LayerNorm layers with exact GELU, the head. `check`
 holds them against `mp2 inspect logits` on the embedded model, so that a race is between equals.
 """
+import json
+import pathlib
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+EMBEDDED = pathlib.Path(__file__).resolve().parents[2] / "engine" / "models" / "boot"
 SHAPES = {
     "large": dict(layers=24, hidden=1024, heads=16, ffn=4096, vocab=21128, positions=512),
     "base": dict(layers=12, hidden=768, heads=12, ffn=3072, vocab=21128, positions=512),
@@ -37,27 +41,39 @@ def random_weights(shape, seed=1):
     return w
 
 
-def embedded_weights(model_dir):
-    """The embedded model and the merged prompt of an all-zero route: (weights, prompt (P, H))."""
+def read_backbone(model_dir):
+    """A model directory's shape and weights, without a head: (shape, w)."""
     from safetensors.numpy import load_file
+    model_dir = pathlib.Path(model_dir)
+    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    shape = {"layers": config["num_hidden_layers"], "hidden": config["hidden_size"],
+             "heads": config["num_attention_heads"], "ffn": config["intermediate_size"],
+             "vocab": config["vocab_size"], "positions": config["max_position_embeddings"]}
     model = {name.removeprefix("bert."): tensor.astype(np.float32)
-             for name, tensor in load_file(f"{model_dir}/model.safetensors").items()}
-    bank = {name: tensor.astype(np.float32)
-            for name, tensor in load_file(f"{model_dir}/shallow.bank.safetensors").items()}
+             for name, tensor in load_file(model_dir / "model.safetensors").items()}
     e = "embeddings."
     w = {"word": model[e + "word_embeddings.weight"],
          "position": model[e + "position_embeddings.weight"],
          "type": model[e + "token_type_embeddings.weight"][1],
-         "embed.g": model[e + "LayerNorm.weight"], "embed.b": model[e + "LayerNorm.bias"],
-         "head.w": bank["lmhead"].reshape(2, -1), "head.b": bank["qa_bias"].reshape(2)}
+         "embed.g": model[e + "LayerNorm.weight"], "embed.b": model[e + "LayerNorm.bias"]}
     places = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
               "o": "attention.output.dense", "up": "intermediate.dense", "down": "output.dense",
               "ln1": "attention.output.LayerNorm", "ln2": "output.LayerNorm"}
-    for i in range(SHAPES["embedded"]["layers"]):
+    for i in range(shape["layers"]):
         for short, place in places.items():
             base = f"encoder.layer.{i}.{place}."
             w[f"{i}.{short}.{'g' if short.startswith('ln') else 'w'}"] = model[base + "weight"]
             w[f"{i}.{short}.b"] = model[base + "bias"]
+    return shape, w
+
+
+def embedded_weights():
+    """The embedded model and the merged prompt of an all-zero route: (weights, prompt (P, H))."""
+    from safetensors.numpy import load_file
+    _, w = read_backbone(EMBEDDED)
+    bank = {name: tensor.astype(np.float32)
+            for name, tensor in load_file(EMBEDDED / "shallow.bank.safetensors").items()}
+    w["head.w"], w["head.b"] = bank["lmhead"].reshape(2, -1), bank["qa_bias"].reshape(2)
     z, A = bank["z"].reshape(-1, bank["z"].shape[-1]), bank["A"].reshape(bank["z"].shape[-1], -1)
     return w, (z.mean(axis=0) @ A).reshape(-1, w["word"].shape[1])
 
@@ -152,7 +168,13 @@ class Torch:
             self.w[f"{i}.qkv.w"] = torch.cat([self.w[f"{i}.{n}.w"] for n in "qkv"])
             self.w[f"{i}.qkv.b"] = torch.cat([self.w[f"{i}.{n}.b"] for n in "qkv"])
 
-    def forward(self, ids, mask, prompt):
+    def trained(self):
+        """The names of the tensors that tuning every weight tunes."""
+        return [name for name in self.w if name.split(".", 1)[-1] not in ("q.w", "k.w", "v.w", "q.b", "k.b", "v.b")
+                and not name.startswith("head")]
+
+    def hidden(self, ids, mask, prompt):
+        """(B, T, H), the last layer's output; mask (B, 1, 1, T) or None, prompt (T, H) or 0."""
         F, w, H = self.torch.nn.functional, self.w, self.shape["hidden"]
         heads, (B, T) = self.shape["heads"], ids.shape
         x = w["word"][ids] + w["position"][:T] + w["type"]
@@ -166,7 +188,11 @@ class Torch:
             f = F.gelu(F.linear(x, w[f"{i}.up.w"], w[f"{i}.up.b"]))
             f = F.linear(f, w[f"{i}.down.w"], w[f"{i}.down.b"])
             x = F.layer_norm(x + f, (H,), w[f"{i}.ln2.g"], w[f"{i}.ln2.b"], EPSILON)
-        return F.linear(x, w["head.w"], w["head.b"])
+        return x
+
+    def forward(self, ids, mask, prompt):
+        return self.torch.nn.functional.linear(self.hidden(ids, mask, prompt), self.w["head.w"],
+                                               self.w["head.b"])
 
     def run(self, ids, lengths, prompt):
         torch = self.torch

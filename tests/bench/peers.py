@@ -26,7 +26,6 @@ import bert
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 MP2 = os.environ.get("MP2_BIN", str(TOP / "build" / "mp2"))
-MODEL = TOP / "engine" / "models" / "boot"
 DOWNSTREAM = TOP.parent / "shared" / "data" / "downstream"
 PROMPT = {"large": 50, "base": 50, "embedded": 16}
 
@@ -48,7 +47,7 @@ def median_seconds(call, seconds):
 
 
 def bench(what, shape, *more, seconds):
-    shape = MODEL if shape == "embedded" else shape
+    shape = bert.EMBEDDED if shape == "embedded" else shape
     return mp2("bench", what, "--shape", shape, "--threads", ARGS.threads, "--seconds", seconds, "--json",
                *more)
 
@@ -76,13 +75,13 @@ class Case:
 def check():
     """The peers compute what mp2 computes: logits of the embedded model, a prompt of a real route."""
     from safetensors.numpy import load_file
-    w, _ = bert.embedded_weights(MODEL)
-    bank = load_file(MODEL / "shallow.bank.safetensors")
+    w, _ = bert.embedded_weights()
+    bank = load_file(bert.EMBEDDED / "shallow.bank.safetensors")
     mix = 1 / (1 + np.exp(-bank["router"][3].reshape(-1).astype(np.float64)))
     z, A = bank["z"].reshape(8, -1), bank["A"].reshape(bank["z"].shape[-1], -1).astype(np.float32)
     prompt = ((mix / mix.sum()) @ (z @ A)).reshape(-1, 128).astype(np.float32)
     ids = np.array([[2, *range(1, 17), *range(200, 240)]])
-    said = mp2("inspect", "logits", "--model", MODEL, "--bank", MODEL / "shallow.bank.safetensors",
+    said = mp2("inspect", "logits", "--model", bert.EMBEDDED, "--bank", bert.EMBEDDED / "shallow.bank.safetensors",
                "--row", 3, "--ids", ",".join(map(str, ids[0])), "--json")
     want = np.array([said["start"], said["end"]]).T
     padded = np.pad(ids, ((0, 0), (0, 9)))

@@ -3,6 +3,8 @@
 # PyTorch) into build/peers, builds mp2, measures in turns, prints a table. Let nothing else run.
 #
 #   tests/bench/run.sh [--rounds N] [--seconds S] [--threads N] [--json FILE] [CASE...]   peers.py
+#   tests/bench/run.sh setfit [OPTIONS] TASKS...                                          setfit.py
+#   tests/bench/run.sh routes BANK OUT.svg                                                 routes.py
 #   tests/bench/run.sh serving [--rounds N] [--seconds S] [http] [jobs] [beside]          serving.py
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -19,8 +21,11 @@ cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 cmake --build build --target mp2 >/dev/null
 # a BLAS core chosen for another library's sake would slow the peers' and ours alike
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
-if [ "${1:-}" = serving ]; then
+case "${1:-}" in
+routes | serving | setfit)
+    script=$1
     shift
-    exec build/peers/bin/python tests/bench/serving.py "$@"
-fi
-exec build/peers/bin/python tests/bench/peers.py "$@"
+    ;;
+*) script=peers ;;
+esac
+exec build/peers/bin/python "tests/bench/$script.py" "$@"

@@ -403,6 +403,132 @@ static eng_status pretrain(const eng_pretrain_config *config, size_t threads, st
     return status;
 }
 
+/* ---- the start ---- */
+
+#define T    ((size_t)24)
+#define LIKE 12 /* the token at `LIKE` is the one at 3 again */
+
+/* x = LayerNorm(word + position), which is what layer 0 sees at the start (type vectors aside). */
+static void start_input(const struct encoder_params *params, const int32_t *ids, float *x)
+{
+    size_t H = params->hidden;
+    for (size_t t = 0; t < T; t++) {
+        double mean = 0, square = 0;
+        for (size_t i = 0; i < H; i++) {
+            x[t * H + i] = params->word[(size_t)ids[t] * H + i] + params->position[t * H + i];
+            mean += x[t * H + i] / (double)H;
+        }
+        for (size_t i = 0; i < H; i++) {
+            square += (x[t * H + i] - mean) * (x[t * H + i] - mean) / (double)H;
+        }
+        for (size_t i = 0; i < H; i++) {
+            x[t * H + i] = (float)((x[t * H + i] - mean) / sqrt(square));
+        }
+    }
+}
+
+/* The score of token s as token t's head sees it. */
+static double start_score(const struct encoder_params *params, const float *x, size_t head,
+                          size_t t, size_t s)
+{
+    size_t H = params->hidden, dh = H / params->heads;
+    double sum = 0;
+    for (size_t r = head * dh; r < (head + 1) * dh; r++) {
+        double q = 0, k = 0;
+        for (size_t i = 0; i < H; i++) {
+            q += (double)params->layer[0].q.w[r * H + i] * x[t * H + i];
+            k += (double)params->layer[0].k.w[r * H + i] * x[s * H + i];
+        }
+        sum += q * k / sqrt((double)dh);
+    }
+    return sum;
+}
+
+/* Where token t's head looks, itself not counted. */
+static size_t start_looks(const struct encoder_params *params, const float *x, size_t head,
+                          size_t t)
+{
+    size_t best = t == 0 ? 1 : 0;
+    for (size_t s = 0; s < T; s++) {
+        if (s != t && start_score(params, x, head, t, s) > start_score(params, x, head, t, best)) {
+            best = s;
+        }
+    }
+    return best;
+}
+
+static void heads_look_around(void)
+{
+    const eng_model_info shape = {.layers = 2,
+                                  .hidden = 128,
+                                  .heads = 4,
+                                  .ffn = 256,
+                                  .vocab = 40,
+                                  .positions = 64,
+                                  .types = 2};
+    eng_model *model = NULL;
+    eng_error err = {0};
+    REQUIRE(model_random_bare(&shape, 5, &model, &err) == ENG_OK);
+    const struct encoder_params *params = &model->params;
+    int32_t ids[T];
+    float *x = malloc(T * shape.hidden * sizeof *x);
+    REQUIRE(x != NULL);
+    for (size_t t = 0; t < T; t++) {
+        ids[t] = (int32_t)(t == LIKE ? 3 : t);
+    }
+    pretrain_start_looking(&model->params);
+    start_input(params, ids, x);
+    size_t before = 0, behind = 0;
+    for (size_t t = 1; t + 1 < T; t++) {
+        before += start_looks(params, x, 0, t) == t - 1;
+        behind += start_looks(params, x, 1, t) == t + 1;
+    }
+    CHECK_INT(before, T - 2);
+    CHECK_INT(behind, T - 2);
+    CHECK_INT(start_looks(params, x, 3, LIKE), 3);
+    CHECK_INT(start_looks(params, x, 3, 3), LIKE);
+    CHECK(memcmp(params->layer[1].q.w + 96 * 128, params->layer[1].k.w + 96 * 128,
+                 32 * 128 * sizeof(float)) == 0);
+    free(x);
+    eng_model_free(model);
+}
+
+/* Joint training goes on with the head that its model brings: the loss of a learnt one, not of chance. */
+static void head_is_read_again(const char *dir, const char *text, double first, double last)
+{
+    const struct mlm_limits limits = {512, 32, 0.15};
+    eng_error err = {0};
+    eng_model *model = NULL;
+    eng_compute *compute = NULL;
+    struct mlm_learner learner = {0};
+    struct textstream stream = {0};
+    struct mlm_words words = {0};
+    struct mlm_batch batch = {0};
+    struct rng rng;
+    double loss = 0;
+    rng_seed(&rng, 9);
+    REQUIRE(eng_compute_start(1, NULL, &compute, &err) == ENG_OK &&
+            pretrain_model_own(dir, &model, &err) == ENG_OK &&
+            textstream_init(&stream, &text, 1, 1, &err) == ENG_OK &&
+            mlm_words_init(model->tokenizer, &words, &err) == ENG_OK &&
+            mlm_batch_init(&limits, &batch, &err) == ENG_OK &&
+            mlm_learner_init(&learner, compute, model, 512, batch.max_sequences, &rng, &err) ==
+                ENG_OK &&
+            encoder_tape_new(model, 512, batch.max_sequences, WANT_WEIGHTS, &learner.tape, &err) ==
+                ENG_OK &&
+            mlm_batch_fill(&batch, &limits, model->tokenizer, &words, &stream, false, &rng, &err) ==
+                ENG_OK);
+    CHECK(mlm_learner_run(&learner, &batch, 1, NULL, &loss, &err) == ENG_OK);
+    CHECK(loss < last + 0.3 * (first - last));
+    encoder_tape_free(learner.tape);
+    mlm_learner_fini(&learner);
+    mlm_batch_fini(&batch);
+    textstream_fini(&stream);
+    free(words.ids);
+    eng_model_free(model);
+    eng_compute_stop(compute);
+}
+
 static void learns_and_opens(void)
 {
     struct place place;
@@ -429,6 +555,7 @@ static void learns_and_opens(void)
         CHECK_INT(eng_model_get_info(model)->hidden, 32);
     }
     eng_model_free(model);
+    head_is_read_again(to, place.text, w.first, w.last);
     CHECK(pretrain(&config, 2, &w, &err) == ENG_EINVAL); /* a model is there */
     remove_dir(place.dir);
 }
@@ -534,6 +661,7 @@ int main(void)
     RUN(stream_without_text);
     RUN(masks_fifteen_percent);
     RUN(dropout_goes_backward);
+    RUN(heads_look_around);
     RUN(learns_and_opens);
     RUN(stopped_and_resumed);
     RUN(killed_and_resumed);
