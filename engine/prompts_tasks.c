@@ -237,6 +237,28 @@ static eng_status name_folder(eng_error *err, const eng_task_folder *folder, eng
     return status;
 }
 
+/* Encodes every row that will train, so that one that cannot be ends the run before its first step and not
+ * hours later. */
+static eng_status check_rows(const eng_task_folder *folder, size_t text_limit, eng_error *err)
+{
+    size_t rows = eng_dataset_get_info(folder->train)->rows;
+    for (size_t i = 0; i < rows; i++) {
+        struct batch_rows one;
+        eng_status status =
+            batch_rows_make(folder->task, folder->train, &i, 1, text_limit, true, &one, err);
+        batch_rows_fini(&one);
+        if (status != ENG_OK) {
+            if (status != ENG_ENOMEM && err != NULL) {
+                char text[sizeof err->text];
+                snprintf(text, sizeof text, "%s", err->text);
+                snprintf(err->text, sizeof err->text, "training row %zu: %.220s", i + 1, text);
+            }
+            return status;
+        }
+    }
+    return ENG_OK;
+}
+
 /* Copy 0 is the task itself. */
 static eng_status add_task(struct prompt_tasks *tasks, const eng_task_folder *folder, size_t copy,
                            const eng_prompts_config *config, eng_error *err)
@@ -250,7 +272,8 @@ static eng_status add_task(struct prompt_tasks *tasks, const eng_task_folder *fo
                                  .epoch = UINT64_MAX};
     tasks->rows += task->rows;
     snprintf(task->name, sizeof task->name, copy > 0 ? "%s~%zu" : "%s", folder->name, copy);
-    eng_status status = copy > 0 ? make_neutral(folder, copy - 1, &task->own, err) : ENG_OK;
+    eng_status status = copy > 0 ? make_neutral(folder, copy - 1, &task->own, err)
+                                 : check_rows(folder, config->text_limit, err);
     if (status == ENG_OK) {
         task->task = copy > 0 ? task->own : folder->task;
         task->order = calloc(task->n, sizeof *task->order);

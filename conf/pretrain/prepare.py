@@ -120,7 +120,7 @@ def as_choice(row, rows, rng):
     options = [answer]
     for _ in range(2):
         i = rng.randrange(max(1, len(context) - len(answer)))
-        span = context[i:i + len(answer)].strip("，。、；：")
+        span = context[i:i + len(answer)].strip("，。、；： ")
         if span and span not in options:
             options.append(span)
     while len(options) < 4:

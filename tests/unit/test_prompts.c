@@ -437,6 +437,27 @@ static void groups_of_zero_stay(void)
     remove_dir(place.dir);
 }
 
+/* A choice of two rows; the second has an option without a character. */
+static void write_bad_choice(const struct place *place)
+{
+    static const char *const files[] = {"task.json", "train.jsonl", "dev.jsonl", "test.jsonl"};
+    static const char good[] =
+        "{\"question\":\"哪个甜？\",\"options\":[\"糖\",\"盐\"],\"label\":0}\n";
+    static const char bad[] =
+        "{\"question\":\"哪个咸？\",\"options\":[\"盐\",\" \"],\"label\":0}\n";
+    char path[256];
+    snprintf(path, sizeof path, "%s/tasks/pick", place->dir);
+    REQUIRE(mkdir(path, 0700) == 0);
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/tasks/pick/%s", place->dir, files[i]);
+        FILE *file = fopen(path, "w");
+        REQUIRE(file != NULL);
+        fputs(i == 0 ? "{\"name\":\"pick\",\"type\":\"choice\",\"labels\":[]}\n" : good, file);
+        fputs(i == 1 ? bad : "", file);
+        fclose(file);
+    }
+}
+
 static void refusals(void)
 {
     struct place place;
@@ -469,6 +490,10 @@ static void refusals(void)
     config.tau = 0;
     CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
     CHECK_STR(err.field, "tau");
+    config = tiny(&place, path, &list);
+    write_bad_choice(&place);
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK(strstr(err.text, "pick") != NULL && strstr(err.text, "training row 2") != NULL);
     CHECK_INT(w.steps, 0);
     remove_dir(place.dir);
 }
