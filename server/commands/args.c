@@ -90,7 +90,7 @@ static bool is_model_dir(const char *dir)
     return len > 0 && (size_t)len < sizeof path && access(path, R_OK) == 0;
 }
 
-/* <directory of the executable>/../share/mp2/models/boot, for a tree that was moved after install. */
+/* <directory of the executable>/../share/mp2/models/small-zh, for a tree that was moved after install. */
 static bool beside_executable(char *dir, size_t size)
 {
     char exe[PATH_MAX];
@@ -104,7 +104,7 @@ static bool beside_executable(char *dir, size_t size)
         return false;
     }
     *slash = '\0';
-    int written = snprintf(dir, size, "%s/../share/mp2/models/boot", exe);
+    int written = snprintf(dir, size, "%s/../share/mp2/models/small-zh", exe);
     return written > 0 && (size_t)written < size && is_model_dir(dir);
 }
 
@@ -121,7 +121,7 @@ const char *default_model_dir(const char *given)
     if (beside_executable(dir, sizeof dir)) {
         return dir;
     }
-    static const char *const places[] = {MP2_INSTALL_MODELS "/boot", MP2_SOURCE_MODELS "/boot"};
+    static const char *const places[] = {MP2_INSTALL_MODELS "/small-zh", MP2_SOURCE_MODELS "/small-zh"};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (is_model_dir(places[i])) {
             return places[i];

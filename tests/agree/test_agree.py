@@ -105,8 +105,8 @@ def test_saved_again_by_transformers(made, tmp_path):
 def test_the_embedded_backbone_is_a_bert(tmp_path):
     """`mp2 convert model` of the embedded model: every tensor is taken; the last hidden states agree, seen
     through the bank's head (start and end logits, no prompt)."""
-    to = tmp_path / "boot"
-    mp2("convert", "model", TOP / "engine" / "models" / "boot", to, "--dtype", "F32")
+    to = tmp_path / "small-zh"
+    mp2("convert", "model", TOP / "engine" / "models" / "small-zh", to, "--dtype", "F32")
     network, found = BertModel.from_pretrained(to, add_pooling_layer=False, output_loading_info=True)
     assert not found["missing_keys"] and not found["mismatched_keys"], found
     described = mp2_json("inspect", "model", "--model", to)

@@ -22,8 +22,10 @@ import tempfile
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+MODEL = TOP / "engine" / "models" / "small-zh"
+os.environ["MP2_TEST_MODEL"] = str(MODEL)
 sys.path.insert(0, str(TOP / "tests" / "http"))
-from conftest import BIN, Server, model_dir  # noqa: E402
+from conftest import BIN, Server  # noqa: E402
 
 TEXT = "菜很好吃，服务也周到"
 ROWS = [json.loads(line) for line in
@@ -66,7 +68,7 @@ def http_case(client):
             client.predict()
             taken.append(time.perf_counter() - start)
         ours.append(1e3 * quantile(taken, 0.5))
-        said = subprocess.run([BIN, "bench", "forward", "--shape", model_dir(), "--tokens", str(tokens),
+        said = subprocess.run([BIN, "bench", "forward", "--shape", MODEL, "--tokens", str(tokens),
                                "--seconds", str(ARGS.seconds), "--json"], check=True, capture_output=True)
         engine.append(json.loads(said.stdout)["median_ms"])
     more = [a - b for a, b in zip(ours, engine)]
@@ -84,7 +86,7 @@ def upload(server, key, rows):
 
 
 def start_job(client, file, method, **more):
-    body = {"model": "boot", "training_file": file, "seed": 8,
+    body = {"model": "small-zh", "training_file": file, "seed": 8,
             "mp2": {"task": f"t-{method}-{time.time_ns()}", "method": method, **more}}
     return client.call("POST", "/v1/fine_tuning/jobs", body)["id"]
 

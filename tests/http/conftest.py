@@ -33,8 +33,10 @@ TEST_SECONDS = 300
 
 
 def model_dir():
-    """The embedded model, or the one beside the project."""
-    for place in (TOP / "engine/models/boot", TOP / "../shared/boot"):
+    """The small model of the tests, or the one beside the project; a bench names its own in MP2_TEST_MODEL."""
+    if "MP2_TEST_MODEL" in os.environ:
+        return os.environ["MP2_TEST_MODEL"]
+    for place in (TOP / "tests/models/boot", TOP / "../shared/boot"):
         if (place / "config.json").exists():
             return str(place.resolve())
     return None

@@ -1,4 +1,4 @@
-/* boot_model.h: opens the embedded model and its bank for a test. */
+/* boot_model.h: opens the small model of the tests and its bank. */
 #ifndef TESTS_UNIT_BOOT_MODEL_H
 #define TESTS_UNIT_BOOT_MODEL_H
 
@@ -9,7 +9,7 @@
 /* False when there is none here or it cannot be read: the reason is printed. */
 static inline bool boot_model_open(eng_model **model, eng_bank **bank)
 {
-    static const char *const dirs[] = {TEST_SOURCE_DIR "/engine/models/boot",
+    static const char *const dirs[] = {TEST_SOURCE_DIR "/tests/models/boot",
                                        TEST_SHARED_DIR "/boot"};
     eng_error err = {.text = ""};
     *model = NULL;

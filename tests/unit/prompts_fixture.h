@@ -58,7 +58,7 @@ static inline bool make_place(struct place *place)
     if (mkdtemp(place->dir) == NULL) {
         return false;
     }
-    snprintf(place->model, sizeof place->model, "%s", TEST_SOURCE_DIR "/engine/models/boot");
+    snprintf(place->model, sizeof place->model, "%s", TEST_SOURCE_DIR "/tests/models/boot");
     snprintf(place->to, sizeof place->to, "%s/out.bank.safetensors", place->dir);
     snprintf(tasks, sizeof tasks, "%s/tasks", place->dir);
     if (mkdir(tasks, 0700) != 0) {

@@ -116,12 +116,12 @@ static void shallow_bank(void)
     if (TOO_SLOW) {
         SKIP("too slow under a sanitizer");
     }
-    REQUIRE(rig_open(&rig, TEST_SOURCE_DIR "/engine/models/boot", DATA "chnsenticorp_neutral"));
+    REQUIRE(rig_open(&rig, TEST_SOURCE_DIR "/tests/models/boot", DATA "chnsenticorp_neutral"));
     CHECK_NEAR(accuracy(&rig, "average"), 0.275, 0.066);
     CHECK(accuracy(&rig, "retrieve") >= 0.744 - 0.066);
     CHECK(accuracy(&rig, "route") >= 0.744 - 0.066);
     rig_close(&rig);
-    REQUIRE(rig_open(&rig, TEST_SOURCE_DIR "/engine/models/boot", DATA "chnsenticorp"));
+    REQUIRE(rig_open(&rig, TEST_SOURCE_DIR "/tests/models/boot", DATA "chnsenticorp"));
     CHECK_NEAR(accuracy(&rig, "average"), 0.772, 0.063);
     rig_close(&rig);
 }

@@ -7,7 +7,7 @@
 #include <ftw.h>
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/"
-#define BOOT   TEST_SOURCE_DIR "/engine/models/boot/"
+#define BOOT   TEST_SOURCE_DIR "/tests/models/boot/"
 
 static char dir[] = "/tmp/mp2-test-XXXXXX";
 

@@ -6,7 +6,7 @@ static void the_embedded_model_opens(void)
 {
     eng_model *model = NULL;
     eng_error err = {0};
-    eng_status status = eng_model_open(TEST_SOURCE_DIR "/engine/models/boot", &model, &err);
+    eng_status status = eng_model_open(TEST_SOURCE_DIR "/engine/models/small-zh", &model, &err);
     REQUIRE(status == ENG_OK);
     const eng_model_info *info = eng_model_get_info(model);
     CHECK_INT(info->layers, 3);
@@ -15,8 +15,8 @@ static void the_embedded_model_opens(void)
     eng_bank *bank = NULL;
     status = eng_bank_open_default(model, false, &bank, &err);
     REQUIRE(status == ENG_OK);
-    CHECK_INT(eng_bank_get_info(bank)->rows, 27);
-    CHECK_STR(eng_bank_row_name(bank, 8), "sent+");
+    CHECK_INT(eng_bank_get_info(bank)->rows, 62);
+    CHECK_STR(eng_bank_row_name(bank, 0), "afqmc");
     CHECK_INT(eng_bank_get_info(bank)->prompt_token_offset, 1);
     CHECK_NEAR(eng_bank_get_info(bank)->adapt_lr, 0.1, 0);
     eng_bank_free(bank);

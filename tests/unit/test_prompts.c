@@ -1,4 +1,4 @@
-/* test_prompts.c: a bank in training on the embedded backbone: orders of options, tasks and their copies,
+/* test_prompts.c: a bank in training on the small backbone of the tests: orders of options, tasks and their copies,
  * gradients, runs that are stopped, killed and resumed. The texts are ours. */
 #include "engine/bank.h"
 #include "engine/encoder.h"

@@ -5,10 +5,10 @@
 #include "tests/unit/test.h"
 
 #define FIXTURES TEST_SOURCE_DIR "/tests/fixtures/"
-#define BOOT     TEST_SOURCE_DIR "/engine/models/boot"
+#define BOOT     TEST_SOURCE_DIR "/tests/models/boot"
 #define CORPUS   TEST_SHARED_DIR "/data/corpus/"
 
-static struct tokenizer *boot; /* of the embedded model */
+static struct tokenizer *boot; /* of tests/models/boot */
 static struct token_list list;
 static eng_error err;
 
@@ -59,7 +59,7 @@ static bool same_tokens(char *wanted)
     return n == list.n;
 }
 
-/* The embedded vocabulary with other options than its own. */
+/* That vocabulary with other options than its own. */
 static struct tokenizer *open_mode(bool lower_case, bool strip_accents)
 {
     static char vocab[1 << 17];

@@ -1,4 +1,4 @@
-/* toy_task.h: a small task on the embedded model, for tests of evaluation and adaptation. The options
+/* toy_task.h: a small task on the small model of the tests, for tests of evaluation and adaptation. The options
  * 甲 and 乙 say nothing: which of them means "pleased" can only be learnt from the rows. */
 #ifndef TESTS_UNIT_TOY_TASK_H
 #define TESTS_UNIT_TOY_TASK_H
