@@ -29,8 +29,8 @@ def run_walk(server, extra=""):
     return done.stdout
 
 
-def test_walk_and_restart(fresh_server):
-    server = fresh_server
+def test_walk_and_restart(make_server):
+    server = make_server(model=TOP / "engine/models/small-zh")  # the reader's: the embedded one
     out = run_walk(server, "\necho KEY=$KEY\n")
     assert '"succeeded"' in out
     key = re.search(r"^KEY=(mp2_\S+)$", out, re.M).group(1)
