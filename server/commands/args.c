@@ -121,7 +121,8 @@ const char *default_model_dir(const char *given)
     if (beside_executable(dir, sizeof dir)) {
         return dir;
     }
-    static const char *const places[] = {MP2_INSTALL_MODELS "/small-zh", MP2_SOURCE_MODELS "/small-zh"};
+    static const char *const places[] = {MP2_INSTALL_MODELS "/small-zh",
+                                         MP2_SOURCE_MODELS "/small-zh"};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (is_model_dir(places[i])) {
             return places[i];
