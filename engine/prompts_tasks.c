@@ -227,14 +227,22 @@ static size_t copies_of(const eng_task_folder *folder, const eng_prompts_config 
     return 1 + (has_fixed_labels(folder->task) ? config->neutral : 0);
 }
 
-static eng_status name_folder(eng_error *err, const eng_task_folder *folder, eng_status status)
+/* Puts where it happened before an error's reason. */
+static eng_status name_place(eng_error *err, const char *place, eng_status status)
 {
     if (status != ENG_OK && status != ENG_ENOMEM && err != NULL) {
         char text[sizeof err->text];
         snprintf(text, sizeof text, "%s", err->text);
-        snprintf(err->text, sizeof err->text, "task %s: %.240s", folder->name, text);
+        snprintf(err->text, sizeof err->text, "%.100s: %.240s", place, text);
     }
     return status;
+}
+
+static eng_status name_folder(eng_error *err, const eng_task_folder *folder, eng_status status)
+{
+    char place[120];
+    snprintf(place, sizeof place, "task %s", folder->name);
+    return name_place(err, place, status);
 }
 
 /* Encodes every row that will train, so that one that cannot be ends the run before its first step and not
@@ -248,12 +256,9 @@ static eng_status check_rows(const eng_task_folder *folder, size_t text_limit, e
             batch_rows_make(folder->task, folder->train, &i, 1, text_limit, true, &one, err);
         batch_rows_fini(&one);
         if (status != ENG_OK) {
-            if (status != ENG_ENOMEM && err != NULL) {
-                char text[sizeof err->text];
-                snprintf(text, sizeof text, "%s", err->text);
-                snprintf(err->text, sizeof err->text, "training row %zu: %.220s", i + 1, text);
-            }
-            return status;
+            char place[48];
+            snprintf(place, sizeof place, "training row %zu", i + 1);
+            return name_place(err, place, status);
         }
     }
     return ENG_OK;

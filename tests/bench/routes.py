@@ -10,28 +10,21 @@ ends that meet are the nearer ones. A deep bank shows its layers side by side.
 import html
 import json
 import pathlib
-import struct
 import sys
 
 import numpy as np
+from safetensors import safe_open
 
 CELL, LEFT, TOP, LOW, HIGH = 18, 190, 28, (247, 250, 252), (8, 64, 129)
 
 
 def read_routes(path):
     """(names, shares (rows, layers * modules), modules)."""
-    data = pathlib.Path(path).read_bytes()
-    size = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8:8 + size])
-    entry = header["router"]
-    if entry["dtype"] != "F32":
-        raise SystemExit(f"{path}: the router is {entry['dtype']}, wanted F32")
-    begin, end = entry["data_offsets"]
-    router = np.frombuffer(data[8 + size + begin:8 + size + end], np.float32).reshape(entry["shape"])
+    with safe_open(path, framework="numpy") as bank:
+        router, names = bank.get_tensor("router"), json.loads((bank.metadata() or {}).get("tasks", "[]"))
     router = router.reshape(router.shape[0], -1, router.shape[-1])
     weights = 1 / (1 + np.exp(-router.astype(np.float64)))
     shares = weights / weights.sum(axis=-1, keepdims=True)
-    names = json.loads(header.get("__metadata__", {}).get("tasks", "[]"))
     names += [f"row {i}" for i in range(len(names), len(shares))]
     return names, shares.reshape(len(shares), -1), router.shape[-1]
 

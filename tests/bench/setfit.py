@@ -23,7 +23,6 @@ from tokenizers import BertWordPieceTokenizer
 
 import bert
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
 WORD = (1 << 64) - 1
 RATES = (0, 2e-4, 1e-3)
 PAIRS_A_ROW = 20  # as many of one label as of two
