@@ -679,7 +679,7 @@ typedef struct eng_prompts_config {
     size_t text_limit; /* code points of a text field; 0: what fits the model */
     size_t dev_rows;   /* of each task, at most */
     bool keep_order;   /* options in the order of the task; else shuffled for every example */
-    const char *const *first; /* names of tasks: for first_steps steps only these are drawn */
+    const char *const *first; /* names of tasks: for first_steps steps only these, and their copies, are drawn */
     size_t n_first, first_steps;
     size_t neutral; /* copies of each task with labels whose option words say nothing: NAME~1 … */
     size_t

@@ -71,7 +71,8 @@ struct prompt_task {
     size_t *order, n;       /* training rows, as shuffled for `epoch` */
     uint64_t epoch;         /* UINT64_MAX: not yet */
     struct batch_rows *dev; /* (rows) dev rows of each route */
-    bool first;             /* of the tasks that come first */
+    size_t copies;          /* neutral ones, which follow it; 0 for a copy */
+    bool first;             /* of the tasks that come first, with its copies */
 };
 
 struct prompt_tasks {
@@ -93,7 +94,7 @@ const struct prompt_task *prompt_tasks_of_row(const struct prompt_tasks *tasks, 
 /* Hash over everything of the tasks that changes a run: words, templates, rows. */
 void prompt_tasks_hash(const struct prompt_tasks *tasks, unsigned char hash[RUN_SETTINGS]);
 
-/* The task of this step. */
+/* The task of this step: any folder's as likely as another's, every other time one of its copies. */
 size_t prompt_tasks_draw(const struct prompt_tasks *tasks, const eng_prompts_config *config,
                          uint64_t step, struct rng *rng);
 /* The next n training rows, of which *drawn were drawn before; every epoch is shuffled anew. */

@@ -1,6 +1,7 @@
 /* prompts_tasks.c: the tasks a bank is trained on.
  *
- * A task is drawn as often as any other, whatever its size. Its rows come in an order that is shuffled
+ * A task is drawn as often as any other, whatever its size, and with copies every other time one of them
+ * in its place. Its rows come in an order that is shuffled
  * anew every epoch and is a function of seed, task and epoch, so that one number a task (rows drawn so
  * far) is all there is to save. Rows are encoded when they are drawn: a step encodes a few dozen, which
  * costs little beside running them, and the memory does not grow with the number of rows and copies.
@@ -224,7 +225,7 @@ static bool has_fixed_labels(const eng_task *task)
 
 static size_t copies_of(const eng_task_folder *folder, const eng_prompts_config *config)
 {
-    return 1 + (has_fixed_labels(folder->task) ? config->neutral : 0);
+    return has_fixed_labels(folder->task) ? config->neutral : 0;
 }
 
 /* Puts where it happened before an error's reason. */
@@ -273,6 +274,7 @@ static eng_status add_task(struct prompt_tasks *tasks, const eng_task_folder *fo
                                  .train = folder->train,
                                  .row = tasks->rows,
                                  .rows = config->rows_per_task,
+                                 .copies = copy > 0 ? 0 : copies_of(folder, config),
                                  .n = eng_dataset_get_info(folder->train)->rows,
                                  .epoch = UINT64_MAX};
     tasks->rows += task->rows;
@@ -288,13 +290,18 @@ static eng_status add_task(struct prompt_tasks *tasks, const eng_task_folder *fo
     return status;
 }
 
+static bool is_copy(const struct prompt_task *task)
+{
+    return task->own != NULL;
+}
+
 static eng_status mark_first(struct prompt_tasks *tasks, const eng_prompts_config *config,
                              eng_error *err)
 {
     for (size_t i = 0; i < config->n_first; i++) {
         bool found = false;
         for (size_t t = 0; t < tasks->n; t++) {
-            if (strcmp(tasks->tasks[t].name, config->first[i]) == 0) {
+            if (strcmp(tasks->tasks[t].name, config->first[i]) == 0 && !is_copy(&tasks->tasks[t])) {
                 found = tasks->tasks[t].first = true;
             }
         }
@@ -324,7 +331,7 @@ eng_status prompt_tasks_open(const eng_model *model, const eng_bank *bank,
     }
     folders_fini(folders);
     for (size_t i = 0; i < out->n_folders; i++) {
-        n += copies_of(&out->folders[i], config);
+        n += 1 + copies_of(&out->folders[i], config);
     }
     out->tasks = status == ENG_OK ? calloc(n, sizeof *out->tasks) : NULL;
     if (status == ENG_OK && out->tasks == NULL) {
@@ -332,7 +339,7 @@ eng_status prompt_tasks_open(const eng_model *model, const eng_bank *bank,
     }
     for (size_t i = 0; status == ENG_OK && i < out->n_folders; i++) {
         const eng_task_folder *folder = &out->folders[i];
-        for (size_t copy = 0; status == ENG_OK && copy < copies_of(folder, config); copy++) {
+        for (size_t copy = 0; status == ENG_OK && copy <= copies_of(folder, config); copy++) {
             status = name_folder(err, folder, add_task(out, folder, copy, config, err));
         }
     }
@@ -439,14 +446,13 @@ void prompt_tasks_hash(const struct prompt_tasks *tasks, unsigned char hash[RUN_
 size_t prompt_tasks_draw(const struct prompt_tasks *tasks, const eng_prompts_config *config,
                          uint64_t step, struct rng *rng)
 {
-    if (tasks->n_first == 0 || step >= config->first_steps) {
-        return (size_t)rng_below(rng, tasks->n);
+    bool first = tasks->n_first > 0 && step < config->first_steps;
+    size_t nth = (size_t)rng_below(rng, first ? tasks->n_first : tasks->n_folders), i = 0;
+    while ((first && !tasks->tasks[i].first) || nth-- > 0) {
+        i += 1 + tasks->tasks[i].copies;
     }
-    size_t nth = (size_t)rng_below(rng, tasks->n_first), i = 0;
-    while (!tasks->tasks[i].first || nth-- > 0) {
-        i++;
-    }
-    return i;
+    size_t copies = tasks->tasks[i].copies;
+    return copies > 0 && rng_below(rng, 2) == 1 ? i + 1 + (size_t)rng_below(rng, copies) : i;
 }
 
 static void shuffle_for(struct prompt_task *task, size_t index, uint64_t seed, uint64_t epoch)

@@ -50,7 +50,7 @@ static const char help[] =
     "  --text-limit N    characters of a text field [0: what fits]\n"
     "  --dev-rows N      of each task, at most [256]\n"
     "  --keep-order      options in the task's order; else shuffled for every example\n"
-    "  --first A,B,C --first-steps N   only these tasks for the first N steps\n"
+    "  --first A,B,C --first-steps N   only these tasks and their copies for the first N steps\n"
     "  --neutral N       copies of each task of 2 to 142 labels, its words 甲 乙 丙 ... in another "
     "order [0]\n"
     "  --rows-per-task N router rows of a task, its examples shared out by hash [1]\n"

@@ -202,6 +202,36 @@ static void draws_alike_and_in_order(void)
     remove_dir(place.dir);
 }
 
+/* Copies share their task's turns: half of them are its own words', whatever their number. */
+static void copies_share_a_turn(void)
+{
+    struct place place;
+    struct opened opened;
+    char path[96];
+    const char *list, *const first[] = {"plus"};
+    size_t counts[8] = {0};
+    struct rng rng;
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.neutral = 3;
+    config.first = first;
+    config.n_first = 1;
+    config.first_steps = 200;
+    REQUIRE(open_tasks(&config, &opened));
+    CHECK_INT(opened.tasks.n, 8); /* minus, minus~1 ... plus, plus~1 ... */
+    rng_seed(&rng, 1);
+    for (uint64_t step = 0; step < 2600; step++) {
+        size_t task = prompt_tasks_draw(&opened.tasks, &config, step, &rng);
+        CHECK(step >= 200 || task >= 4);
+        counts[task] += step >= 200;
+    }
+    for (size_t i = 0; i < 8; i++) {
+        CHECK_NEAR((double)counts[i], i % 4 == 0 ? 600 : 200, 75);
+    }
+    close_tasks(&opened);
+    remove_dir(place.dir);
+}
+
 /* ---- gradients ---- */
 
 static void make_values(struct rng *rng, float *values, size_t n)
@@ -505,6 +535,7 @@ int main(void)
     RUN(reorders_a_choice);
     RUN(neutral_copies_differ);
     RUN(draws_alike_and_in_order);
+    RUN(copies_share_a_turn);
     RUN(gradients_agree_with_the_bank);
     RUN(routes_carry_the_task);
     RUN(stopped_and_resumed);
