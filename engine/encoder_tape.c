@@ -187,9 +187,9 @@ double encoder_mrc_loss(const eng_sequence *sequences, size_t n, const float *st
     size_t at = 0;
     for (size_t s = 0; s < n; s++) {
         size_t len = sequences[s].len;
-        loss += weight * ops_cross_entropy(start + at, len, target_start[s], weight,
+        loss += weight * ops_cross_entropy(SIMD_NONE, start + at, len, target_start[s], weight,
                                            dstart != NULL ? dstart + at : NULL);
-        loss += weight * ops_cross_entropy(end + at, len, target_end[s], weight,
+        loss += weight * ops_cross_entropy(SIMD_NONE, end + at, len, target_end[s], weight,
                                            dend != NULL ? dend + at : NULL);
         at += len;
     }

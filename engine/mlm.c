@@ -154,10 +154,11 @@ static void loss_task(void *arg, size_t index, size_t thread, void *scratch)
 {
     (void)thread;
     (void)scratch;
-    struct mlm_tape *tape = ((const struct rows_job *)arg)->tape;
+    const struct rows_job *job = arg;
+    struct mlm_tape *tape = job->tape;
     tape->losses[index] =
-        ops_cross_entropy(tape->logits + index * tape->ld_vocab, tape->model->params.vocab,
-                          (size_t)tape->targets[index], 0, NULL);
+        ops_cross_entropy(job->simd, tape->logits + index * tape->ld_vocab,
+                          tape->model->params.vocab, (size_t)tape->targets[index], 0, NULL);
 }
 
 static void dlogits_task(void *arg, size_t index, size_t thread, void *scratch)
@@ -167,8 +168,8 @@ static void dlogits_task(void *arg, size_t index, size_t thread, void *scratch)
     const struct rows_job *job = arg;
     struct mlm_tape *tape = job->tape;
     float *logits = tape->logits + index * tape->ld_vocab;
-    (void)ops_cross_entropy(logits, tape->model->params.vocab, (size_t)tape->targets[index],
-                            job->weight, logits);
+    (void)ops_cross_entropy(job->simd, logits, tape->model->params.vocab,
+                            (size_t)tape->targets[index], job->weight, logits);
 }
 
 /* (4') and (3') */

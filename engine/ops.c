@@ -161,9 +161,28 @@ float ops_dot(enum simd simd, const float *x, const float *y, size_t n)
     return (float)sum;
 }
 
-double ops_cross_entropy(const float *x, size_t n, size_t target, double weight, float *dx)
+static double cross_entropy_vector(const struct ops_vector *form, const float *x, size_t n,
+                                   size_t target, double weight, float *dx)
 {
-    double max = x[0], sum = 0;
+    float max, wanted = x[target];
+    double sum = form->exp_sum(x, n, &max, dx);
+    if (dx != NULL) {
+        float scale = (float)(weight / sum);
+        for (size_t i = 0; i < n; i++) {
+            dx[i] *= scale;
+        }
+        dx[target] -= (float)weight;
+    }
+    return log(sum) + (double)max - wanted;
+}
+
+double ops_cross_entropy(enum simd simd, const float *x, size_t n, size_t target, double weight,
+                         float *dx)
+{
+    if (simd != SIMD_NONE) {
+        return cross_entropy_vector(forms[simd], x, n, target, weight, dx);
+    }
+    double wanted = x[target], max = x[0], sum = 0;
     for (size_t i = 1; i < n; i++) {
         max = x[i] > max ? x[i] : max;
     }
@@ -173,5 +192,5 @@ double ops_cross_entropy(const float *x, size_t n, size_t target, double weight,
     for (size_t i = 0; dx != NULL && i < n; i++) {
         dx[i] = (float)(weight * (exp(x[i] - max) / sum - (i == target ? 1 : 0)));
     }
-    return log(sum) + max - x[target];
+    return log(sum) + max - wanted;
 }

@@ -41,9 +41,10 @@ void ops_add_scaled(enum simd simd, const float *x, float scale, float *y, size_
 /* Σ x y     (n) */
 float ops_dot(enum simd simd, const float *x, const float *y, size_t n);
 
-/* cross-entropy:  loss = log Σ exp(x) − x[target]      x (n), in double
- * backward:  dx = weight (softmax(x) − [target])       dx (n) overwritten, or NULL */
-double ops_cross_entropy(const float *x, size_t n, size_t target, double weight, float *dx);
+/* cross-entropy:  loss = log Σ exp(x) − x[target]      x (n); in double for SIMD_NONE, else within 1e-6
+ * backward:  dx = weight (softmax(x) − [target])       dx (n) overwritten, may be x, or NULL */
+double ops_cross_entropy(enum simd simd, const float *x, size_t n, size_t target, double weight,
+                         float *dx);
 
 /* ---- the vector forms: only what gemm_cpu() has ---- */
 struct ops_vector {
@@ -55,6 +56,8 @@ struct ops_vector {
                                size_t H, float *dx);
     void (*softmax)(float *x, size_t n, float scale);
     void (*softmax_backward)(const float *p, float *d, size_t n, float scale);
+    /* Σ exp(x − max); the terms to y, which may be x, or NULL. */
+    double (*exp_sum)(const float *x, size_t n, float *max, float *y);
     void (*add_scaled)(const float *x, float scale, float *y, size_t n);
     float (*dot)(const float *x, const float *y, size_t n);
 };

@@ -222,6 +222,36 @@ AVX2 static void softmax_backward(const float *p, float *d, size_t n, float scal
     }
 }
 
+/* The lower four plus the upper four. */
+INLINE __m256d halves_in_double(__m256 v)
+{
+    return _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(v)),
+                         _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)));
+}
+
+AVX2 static double exp_sum(const float *x, size_t n, float *max, float *y)
+{
+    const __m256 lowest = _mm256_set1_ps(-FLT_MAX);
+    __m256 most = lowest;
+    __m256d sum = _mm256_setzero_pd();
+    for (size_t i = 0; i < n; i += 8) {
+        most = _mm256_max_ps(most, keep_part(load_part(x + i, n - i), lowest, n - i));
+    }
+    *max = fold_max(most);
+    most = _mm256_set1_ps(*max);
+    for (size_t i = 0; i < n; i += 8) {
+        __m256 e = exp8(_mm256_sub_ps(load_part(x + i, n - i), most));
+        e = keep_part(e, _mm256_setzero_ps(), n - i);
+        if (y != NULL) {
+            store_part(y + i, n - i, e);
+        }
+        sum = _mm256_add_pd(sum, halves_in_double(e));
+    }
+    double lanes[4];
+    _mm256_storeu_pd(lanes, sum);
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+}
+
 AVX2 static void add_scaled(const float *x, float scale, float *y, size_t n)
 {
     for (size_t i = 0; i < n; i += 8) {
@@ -240,8 +270,9 @@ AVX2 static float dot(const float *x, const float *y, size_t n)
     return fold_add(sum);
 }
 
-const struct ops_vector ops_avx2 = {gelu,    gelu_backward,    layernorm,  layernorm_backward,
-                                    softmax, softmax_backward, add_scaled, dot};
+const struct ops_vector ops_avx2 = {gelu,    gelu_backward,    layernorm, layernorm_backward,
+                                    softmax, softmax_backward, exp_sum,   add_scaled,
+                                    dot};
 
 #else
 

@@ -216,6 +216,34 @@ AVX512 static void softmax_backward(const float *p, float *d, size_t n, float sc
     }
 }
 
+/* The lower eight plus the upper eight. */
+INLINE __m512d halves_in_double(__m512 v)
+{
+    return _mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(v)),
+                         _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)));
+}
+
+AVX512 static double exp_sum(const float *x, size_t n, float *max, float *y)
+{
+    const __m512 lowest = _mm512_set1_ps(-FLT_MAX);
+    __m512 most = lowest;
+    __m512d sum = _mm512_setzero_pd();
+    for (size_t i = 0; i < n; i += 16) {
+        most = _mm512_max_ps(most, keep_part(load_part(x + i, n - i), lowest, n - i));
+    }
+    *max = fold_max(most);
+    most = _mm512_set1_ps(*max);
+    for (size_t i = 0; i < n; i += 16) {
+        __m512 e = exp16(_mm512_sub_ps(load_part(x + i, n - i), most));
+        e = keep_part(e, _mm512_setzero_ps(), n - i);
+        if (y != NULL) {
+            store_part(y + i, n - i, e);
+        }
+        sum = _mm512_add_pd(sum, halves_in_double(e));
+    }
+    return _mm512_reduce_add_pd(sum);
+}
+
 AVX512 static void add_scaled(const float *x, float scale, float *y, size_t n)
 {
     for (size_t i = 0; i < n; i += 16) {
@@ -234,8 +262,9 @@ AVX512 static float dot(const float *x, const float *y, size_t n)
     return fold_add(sum);
 }
 
-const struct ops_vector ops_avx512 = {gelu,    gelu_backward,    layernorm,  layernorm_backward,
-                                      softmax, softmax_backward, add_scaled, dot};
+const struct ops_vector ops_avx512 = {gelu,    gelu_backward,    layernorm, layernorm_backward,
+                                      softmax, softmax_backward, exp_sum,   add_scaled,
+                                      dot};
 
 #else
 

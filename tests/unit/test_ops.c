@@ -218,7 +218,8 @@ static void cross_entropy_is_right(void)
     double wide[17];
     draw_floats(x, 17, 3);
     widen(x, 17, wide);
-    CHECK_NEAR(ops_cross_entropy(x, 17, 4, 0.25, d), naive_cross_entropy(wide, 17, 4), 1e-12);
+    CHECK_NEAR(ops_cross_entropy(SIMD_NONE, x, 17, 4, 0.25, d), naive_cross_entropy(wide, 17, 4),
+               1e-12);
     for (size_t i = 0; i < 17; i++) {
         double keep = wide[i];
         wide[i] = keep + STEP;
@@ -229,7 +230,30 @@ static void cross_entropy_is_right(void)
         CHECK_NEAR(d[i], 0.25 * (up - down) / (2 * STEP), 1e-7);
     }
     float huge[2] = {3e38f, -3e38f};
-    CHECK(isfinite(ops_cross_entropy(huge, 2, 0, 1, d)));
+    CHECK(isfinite(ops_cross_entropy(SIMD_NONE, huge, 2, 0, 1, d)));
+}
+
+/* As many words as a vocabulary has, in place as the masked head does it, and the loss alone. */
+static void cross_entropy_of_words(enum simd simd)
+{
+    enum { WORDS = 21128 };
+    static const size_t counts[] = {1, 15, 16, 17, 5784, WORDS};
+    static float x[WORDS], d[WORDS], wanted[WORDS];
+    static double wide[WORDS];
+    for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+        size_t n = counts[c], target = n / 3;
+        draw_floats(x, n, 4);
+        double loss = ops_cross_entropy(SIMD_NONE, x, n, target, 0.25, wanted);
+        widen(wanted, n, wide);
+        CHECK_NEAR(ops_cross_entropy(simd, x, n, target, 0, NULL), loss, 1e-6);
+        memcpy(d, x, n * sizeof *d);
+        CHECK_NEAR(ops_cross_entropy(simd, d, n, target, 0.25, d), loss, 1e-6);
+        CHECK_NEAR(worst(d, wide, n), 0, 1e-6);
+    }
+    float huge[2] = {3e38f, -3e38f};
+    CHECK(isfinite(ops_cross_entropy(simd, huge, 2, 1, 1, d)));
+    CHECK_NEAR(d[0], 1, 1e-7);
+    CHECK_NEAR(d[1], -1, 1e-7);
 }
 
 /* ---- sums ---- */
@@ -500,6 +524,7 @@ static void all_forms(void)
         gelu_is_right(simd);
         layernorm_is_right(simd);
         softmax_is_right(simd);
+        cross_entropy_of_words(simd);
         dots_are_right(simd);
         attention_is_right(gemm_kernel_name(simd));
         linear_backward(gemm_kernel_name(simd));
