@@ -9,11 +9,12 @@ DATA has corpus/*.txt and upstream/<task>/ (shared/data). Writes
     OUT/pairs.txt    the same, and as many lines again where a sentence comes twice, the second time changed a
                      little and often behind other words: a masked character can be found by looking into the other
     OUT/tasks/       the upstream tasks named below as they are; reading comprehension cut to windows that hold
-                     the answer; and tasks made from text alone: same_text (pair), which_holds (choice),
-                     what_is_missing (extractive), cmrc_choice (choice)
+                     the answer; and tasks made from text alone: alike_30, _45, _60 and same_text (pairs),
+                     what_is_missing (extractive), which_holds, which_is_said, which_follows, which_word (choice)
 
 Same data, same bytes. Nothing of it is part of the project; the model card names sources and licences.
 """
+import collections
 import json
 import pathlib
 import random
@@ -21,14 +22,18 @@ import re
 import shutil
 import sys
 
-CORPORA = ("medical", "recipes", "classics_modern_translation", "dialogue", "clue_corpus_sample")
+CORPORA = ("recipes", "classics_modern_translation", "dialogue", "clue_corpus_sample")
 TASKS = ("online_shopping", "waimai", "weibo_sentiment", "smp_ewect", "cold", "cmos", "thucnews", "domain_cls",
-         "csl_discipline", "afqmc", "bq", "chip_sts", "qbqtc", "cmnli", "csnli", "cinlid", "xnli_zh", "xiehouyu",
+         "csl_discipline", "afqmc", "bq", "chip_sts", "qbqtc", "cmnli", "csnli", "cinlid", "xnli_zh",
          "cluener_span", "msra_span")
 READING = {"cmrc2018": 4, "dureader_robust": 6}  # windows of a training row
+TEXT_FIELDS = ("text", "text_a", "text_b", "context")
 SENTENCE_END = re.compile(r"(?<=[。！？；!?;])")
 CLAUSE = re.compile(r"[^，。！？；：、,.!?;:\s]+")
 FILLERS = "的了是吗呢就都也很"
+STOP = "的了是吗呢就都也很在有和不我你他她它这那一个们上着之其于与而为以"
+ASKED = ("什么", "什么", "谁", "哪里", "多少", "哪个", "何")
+SAID = ("文中说了什么？", "请选出与文章内容一致的一项。", "下面哪项是对的？", "根据文章，可以知道什么？")
 DEV = 1000
 
 
@@ -39,7 +44,7 @@ def is_chinese(text):
 def changed_a_little(text, rng):
     """About every sixth character: left out, moved, or a particle put in."""
     chars = list(text)
-    for _ in range(rng.randrange(0, max(2, len(chars) // 6))):
+    for _ in range(rng.randrange(0, max(2, len(chars) // 6)) if chars else 0):
         kind, i = rng.randrange(3), rng.randrange(len(chars))
         if kind == 0 and len(chars) > 5:
             del chars[i]
@@ -56,12 +61,21 @@ def changed_a_little(text, rng):
 # ---- text -------------------------------------------------------------------------------------------
 
 
+def read_rows(data, name, part):
+    return [json.loads(line) for line in
+            (data / "upstream" / name / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def read_text(data):
-    lines = []
+    """The corpora's lines and the texts of the tasks' training rows, each once."""
+    lines = {}
     for name in CORPORA:
         text = (data / "corpus" / f"{name}.txt").read_text(encoding="utf-8")
-        lines += [line.strip() for line in text.splitlines() if line.strip()]
-    return lines
+        lines.update((line.strip(), None) for line in text.splitlines())
+    for name in [*TASKS, *READING]:
+        for row in read_rows(data, name, "train"):
+            lines.update((" ".join(row[field].split()), None) for field in TEXT_FIELDS if field in row)
+    return [line for line in lines if line]
 
 
 def sentences_of(lines):
@@ -85,6 +99,10 @@ def pair_lines(lines, rng):
 
 # ---- tasks ------------------------------------------------------------------------------------------
 
+ALIKE = '意思判别："{text_a}"与"{text_b}"的意思是？选项：'
+READ = '阅读理解：文档"{context}"，问题"{question}"'
+CHOOSE = '阅读选择：文档"{context}"，问题"{question}",选项：'
+
 
 def write_task(out, name, kind, template, parts, rng, labels=()):
     folder = out / "tasks" / name
@@ -102,12 +120,20 @@ def in_parts(rows):
     return {"dev": rows[:DEV], "test": rows[DEV:2 * DEV], "train": rows[2 * DEV:]}
 
 
+def make_task(out, name, kind, template, make, n, rng, labels=()):
+    """n rows and two parts of DEV more, of make(rng), which may be None now and then."""
+    rows = []
+    while len(rows) < n + 2 * DEV:
+        rows += [row for row in [make(rng)] if row]
+    write_task(out, name, kind, template, in_parts(rows), rng, labels)
+
+
 def window(row, rng):
-    """60 to 95 characters around the answer, wherever in them; None where it does not fit."""
+    """60 to 300 characters around the answer, wherever in them; None where it does not fit."""
     context, answer, at = row["context"], row["answer"], row["answer_start"]
     if len(answer) > 24 or len(row["question"]) > 40 or context[at:at + len(answer)] != answer:
         return None
-    n = rng.randrange(60, 96)
+    n = rng.randrange(60, 301)
     low, high = max(0, at + len(answer) - n), min(at, max(0, len(context) - n))
     start = rng.randrange(low, max(low, high) + 1)
     return {"context": context[start:start + n], "question": row["question"], "answer": answer,
@@ -135,30 +161,94 @@ def reading(data, out, rng):
     for name, windows in READING.items():
         parts = {}
         for part in ("train", "dev", "test"):
-            lines = (data / "upstream" / name / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
-            rows = [window(json.loads(line), rng)
-                    for line in lines for _ in range(windows if part == "train" else 1)]
+            rows = [window(row, rng) for row in read_rows(data, name, part)
+                    for _ in range(windows if part == "train" else 1)]
             parts[part] = [row for row in rows if row]
-        write_task(out, name, "extractive", '阅读理解：文档"{context}"，问题"{question}"', parts, rng)
+        write_task(out, name, "extractive", READ, parts, rng)
         if name == "cmrc2018":
             choices = {part: [as_choice(row, rows, rng) for row in rows] for part, rows in parts.items()}
-            write_task(out, "cmrc_choice", "choice", '阅读选择：文档"{context}"，问题"{question}",选项：', choices, rng)
+            write_task(out, "cmrc_choice", "choice", CHOOSE, choices, rng)
 
 
-def what_is_missing(line, rng):
-    text = line[:rng.randrange(30, 56)]
-    clauses = [m for m in CLAUSE.finditer(text) if len(m.group()) >= 7 and is_chinese(m.group())]
-    if not clauses:
-        return None
-    clause = rng.choice(clauses)
-    words, n = clause.group(), rng.choice([2, 2, 2, 3, 3, 4])
-    at = rng.randrange(len(words) - n + 1)
-    answer = words[at:at + n]
-    if text.count(answer) != 1:
-        return None
-    low, high = max(0, at - rng.randrange(4, 9)), at + n + rng.randrange(4, 9)
-    return {"context": text, "question": f"{words[low:at]}什么{words[at + n:high]}？", "answer": answer,
-            "answer_start": clause.start() + at}
+# ---- tasks made from text alone -----------------------------------------------------------------------
+
+
+class Text:
+    """Paragraphs, their sentences, and words: pairs of characters that come together more than by chance."""
+
+    def __init__(self, lines):
+        self.lines = [line for line in lines if len(line) >= 15]
+        self.long = [line for line in lines if len(line) >= 60]
+        self.groups = [g for g in sentences_of(lines) if len(g) >= 2 and all(map(is_chinese, g))]
+        self.sentences = [s for line in sentences_of(lines) for s in line if is_chinese(s)]
+        single, pair = collections.Counter(), collections.Counter()
+        for line in lines:
+            single.update(line)
+            pair.update(line[i:i + 2] for i in range(len(line) - 1))
+        total = sum(single.values())
+        self.words = {w for w, n in pair.items() if 40 <= n <= 4000 and w[0] != w[1] and
+                      all("一" <= c <= "鿿" and c not in STOP for c in w) and
+                      n * total > 60 * single[w[0]] * single[w[1]]}
+
+    def words_of(self, text):
+        return [text[i:i + 2] for i in range(len(text) - 1) if text[i:i + 2] in self.words]
+
+    def document(self, rng, low=40, high=301):
+        """A paragraph or the piece of one, or several put together until they are long enough."""
+        n = rng.randrange(low, high)
+        if rng.random() < 0.5:
+            line = rng.choice(self.long)
+            start = rng.randrange(max(1, len(line) - n))
+            return line[start:start + n]
+        text = ""
+        while len(text) < n:
+            text += rng.choice(self.lines)
+        return text[:n]
+
+
+def replaced(text, other, share, rng):
+    """Pieces of two to four characters, each with probability `share` one of the other text."""
+    pieces, i = [], 0
+    while i < len(text):
+        n = rng.randrange(2, 5)
+        at = rng.randrange(max(1, len(other) - n))
+        pieces.append(other[at:at + n] if rng.random() < share else text[i:i + n])
+        i += n
+    return "".join(pieces)
+
+
+def is_alike(a, b, share):
+    a, b = set(a), set(b)
+    return len(a & b) >= share * len(a | b)
+
+
+def alike(text, share, rng):
+    """Two sentences, alike when they have `share` of their characters in common; half of the rows are."""
+    wanted = rng.random() < 0.5
+    for _ in range(20):
+        a = rng.choice(text.sentences)[:rng.randrange(8, 30)]
+        b = changed_a_little(replaced(a, rng.choice(text.sentences), rng.random(), rng), rng)
+        if rng.random() < 0.3:
+            half = rng.randrange(len(b))
+            b = b[half:] + b[:half]
+        if is_alike(a, b, share) == wanted:
+            pair = [a, b]
+            rng.shuffle(pair)
+            return {"text_a": pair[0], "text_b": pair[1], "label": "相似" if wanted else "矛盾"}
+    return None
+
+
+def same_text(text, rng):
+    """A sentence and itself, itself with other words put in, or another of the same paragraph."""
+    group = rng.choice(text.groups)
+    a, kind = rng.choice(group), rng.random()
+    if kind < 0.5:
+        b = changed_a_little(a, rng)
+    elif kind < 0.75:
+        b = changed_a_little(other_words(a, rng.choice(text.sentences), rng), rng)
+    else:
+        b = rng.choice([s for s in group if s != a] or text.sentences)
+    return {"text_a": a, "text_b": b, "label": "相似" if kind < 0.5 else "矛盾"}
 
 
 def other_words(text, other, rng):
@@ -167,38 +257,94 @@ def other_words(text, other, rng):
     return text[:at] + other[from_:from_ + n] + text[at + n:]
 
 
-def same_text(group, groups, rng):
-    """A sentence and itself, itself with other words put in, or another of the same paragraph."""
-    a, kind = rng.choice(group), rng.random()
-    if kind < 0.5:
-        b = changed_a_little(a, rng)
-    elif kind < 0.75:
-        b = changed_a_little(other_words(a, rng.choice(rng.choice(groups)), rng), rng)
-    else:
-        b = rng.choice([s for s in group if s != a] or rng.choice(groups))
-    return {"text_a": a, "text_b": b, "label": "相似" if kind < 0.5 else "矛盾"}
+def what_is_missing(text, rng):
+    """A piece of a document with two to four characters of it asked for."""
+    document = text.document(rng, 30)
+    clauses = [m for m in CLAUSE.finditer(document) if len(m.group()) >= 7 and is_chinese(m.group())]
+    if not clauses:
+        return None
+    clause = rng.choice(clauses)
+    words, n = clause.group(), rng.choice([2, 2, 2, 3, 3, 4, 5, 6])
+    at = rng.randrange(max(1, len(words) - n + 1))
+    answer = words[at:at + n]
+    if document.count(answer) != 1:
+        return None
+    low, high = max(0, at - rng.randrange(4, 13)), at + n + rng.randrange(4, 13)
+    before, after = words[low:at], words[at + n:high]
+    if rng.random() < 0.4:  # asked the other way round
+        before, after = after + "的", before
+    return {"context": document, "question": changed_a_little(before, rng) + rng.choice(ASKED) +
+            changed_a_little(after, rng) + "？", "answer": answer, "answer_start": clause.start() + at}
 
 
-def which_holds(group, groups, rng):
-    answer = rng.choice(group)[:16]
-    options = [answer] + [rng.choice(rng.choice(groups))[:16] for _ in range(3)]
+def with_options(row, answer, others, n, rng):
+    """`answer` among n options, the rest from others(); None if they do not differ."""
+    options = [answer] + [others() for _ in range(n - 1)]
+    rng.shuffle(options)
+    return row | {"options": options, "label": options.index(answer)} if len(set(options)) == n and all(options) \
+        else None
+
+
+def which_holds(text, rng):
+    """The sentence that has the words asked for."""
+    answer = rng.choice(text.sentences)[:16]
     words = [answer[i:i + 2] for i in range(0, len(answer) - 1, 2)]
     rng.shuffle(words)
-    rng.shuffle(options)
-    return {"question": "哪句里有" + "、".join(words[:3]) + "？", "options": options,
-            "label": options.index(answer)} if len(set(options)) == 4 else None
+    return with_options({"question": "哪句里有" + "、".join(words[:3]) + "？"}, answer,
+                        lambda: rng.choice(text.sentences)[:16], 4, rng)
+
+
+def which_is_said(text, rng):
+    """What a document says, among what others say and mixtures of both."""
+    document = text.document(rng)
+    clauses = [c for c in CLAUSE.findall(document) if len(c) >= 5 and is_chinese(c)]
+    if not clauses:
+        return None
+
+    def other():
+        sentence = rng.choice(text.sentences)
+        return sentence[:rng.randrange(5, 15)] if rng.random() < 0.6 else \
+            replaced(rng.choice(clauses)[:14], sentence, 0.6, rng)
+
+    return with_options({"context": document, "question": rng.choice(SAID)},
+                        changed_a_little(rng.choice(clauses)[:rng.randrange(6, 15)], rng), other,
+                        rng.randrange(2, 5), rng)
+
+
+def which_follows(text, rng):
+    """The sentence of the same paragraph that comes next."""
+    group = rng.choice(text.groups)
+    i = rng.randrange(len(group) - 1)
+    return with_options({"context": "".join(group[max(0, i - 2):i + 1]), "question": "接下来是哪一句？"}, group[i + 1][:24],
+                        lambda: rng.choice(text.sentences)[:24], rng.randrange(2, 5), rng)
+
+
+def which_word(text, rng):
+    """The word that was taken out of a text, among words of other texts: what belongs to its subject."""
+    line = rng.choice(text.lines)[:rng.randrange(15, 70)]
+    words = text.words_of(line)
+    if not words:
+        return None
+    answer = rng.choice(words)
+
+    def other():
+        return rng.choice(text.words_of(rng.choice(text.lines)) or [""])
+
+    return with_options({"context": line.replace(answer, ""), "question": ""}, answer, other, rng.randrange(3, 11), rng)
 
 
 def from_text(lines, out, rng):
-    rows = [row for row in (what_is_missing(line, rng) for line in lines if len(line) >= 20) if row]
-    write_task(out, "what_is_missing", "extractive", '阅读理解：文档"{context}"，问题"{question}"',
-               in_parts(rows[:40000]), rng)
-    groups = [g for g in sentences_of(lines) if len(g) >= 2 and all(map(is_chinese, g))]
-    rows = [same_text(group, groups, rng) for group in groups]
-    write_task(out, "same_text", "pair", '意思判别："{text_a}"与"{text_b}"的意思是？选项：', in_parts(rows[:40000]), rng,
-               labels=("矛盾", "相似"))
-    rows = [row for row in (which_holds(group, groups, rng) for group in groups) if row]
-    write_task(out, "which_holds", "choice", '阅读选择：问题"{question}",选项：', in_parts(rows[:40000]), rng)
+    text = Text(lines)
+    print(len(text.words), "words")
+    for share in (30, 45, 60):
+        make_task(out, f"alike_{share}", "pair", ALIKE, lambda r, share=share: alike(text, share / 100, r), 20000, rng,
+                  ("矛盾", "相似"))
+    make_task(out, "same_text", "pair", ALIKE, lambda r: same_text(text, r), 20000, rng, ("矛盾", "相似"))
+    make_task(out, "what_is_missing", "extractive", READ, lambda r: what_is_missing(text, r), 40000, rng)
+    make_task(out, "which_holds", "choice", '阅读选择：问题"{question}",选项：', lambda r: which_holds(text, r), 10000, rng)
+    make_task(out, "which_is_said", "choice", CHOOSE, lambda r: which_is_said(text, r), 40000, rng)
+    make_task(out, "which_follows", "choice", CHOOSE, lambda r: which_follows(text, r), 20000, rng)
+    make_task(out, "which_word", "choice", '主题识别："{context}"的主题是？选项：', lambda r: which_word(text, r), 40000, rng)
 
 
 def main():
