@@ -619,7 +619,7 @@ typedef struct eng_pretrain_progress {
     double mlm_loss;       /* of masked text beside the tasks, else NaN */
     const char *task;      /* of prompts: what this step trained on, else NULL */
     double dev_perplexity; /* these two NaN where there is none, or not in this step */
-    double dev_score;      /* mean of the tasks' scores */
+    double dev_score;      /* mean of the tasks' scores, copies weighing half their task */
     const char *const
         *task_names; /* (n_tasks), with each one's score, in a step with a dev_score */
     const double *task_scores;
@@ -679,7 +679,8 @@ typedef struct eng_prompts_config {
     size_t text_limit; /* code points of a text field; 0: what fits the model */
     size_t dev_rows;   /* of each task, at most */
     bool keep_order;   /* options in the order of the task; else shuffled for every example */
-    const char *const *first; /* names of tasks: for first_steps steps only these, and their copies, are drawn */
+    const char *const
+        *first; /* names of tasks: for first_steps steps only these, and their copies, are drawn */
     size_t n_first, first_steps;
     size_t neutral; /* copies of each task with labels whose option words say nothing: NAME~1 … */
     size_t

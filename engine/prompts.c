@@ -205,7 +205,7 @@ static eng_status score_all(struct prompts *p, bool prompted, double *mean, eng_
         if (status != ENG_OK) {
             return status;
         }
-        *mean += p->scores[i] / (double)p->tasks.n;
+        *mean += p->tasks.tasks[i].share * p->scores[i];
     }
     return ENG_OK;
 }

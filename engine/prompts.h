@@ -72,6 +72,7 @@ struct prompt_task {
     uint64_t epoch;         /* UINT64_MAX: not yet */
     struct batch_rows *dev; /* (rows) dev rows of each route */
     size_t copies;          /* neutral ones, which follow it; 0 for a copy */
+    double share;           /* of all draws; the dev score is the mean by them */
     bool first;             /* of the tasks that come first, with its copies */
 };
 

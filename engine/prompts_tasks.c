@@ -270,13 +270,16 @@ static eng_status add_task(struct prompt_tasks *tasks, const eng_task_folder *fo
                            const eng_prompts_config *config, eng_error *err)
 {
     struct prompt_task *task = &tasks->tasks[tasks->n++];
+    size_t copies = copies_of(folder, config);
     *task = (struct prompt_task){.task = folder->task,
                                  .train = folder->train,
                                  .row = tasks->rows,
                                  .rows = config->rows_per_task,
-                                 .copies = copy > 0 ? 0 : copies_of(folder, config),
+                                 .copies = copy > 0 ? 0 : copies,
+                                 .share = (copies > 0 ? 0.5 : 1) / (double)tasks->n_folders,
                                  .n = eng_dataset_get_info(folder->train)->rows,
                                  .epoch = UINT64_MAX};
+    task->share /= copy > 0 ? (double)copies : 1;
     tasks->rows += task->rows;
     snprintf(task->name, sizeof task->name, copy > 0 ? "%s~%zu" : "%s", folder->name, copy);
     eng_status status = copy > 0 ? make_neutral(folder, copy - 1, &task->own, err)

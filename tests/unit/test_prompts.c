@@ -226,7 +226,8 @@ static void copies_share_a_turn(void)
         counts[task] += step >= 200;
     }
     for (size_t i = 0; i < 8; i++) {
-        CHECK_NEAR((double)counts[i], i % 4 == 0 ? 600 : 200, 75);
+        CHECK_NEAR(opened.tasks.tasks[i].share, i % 4 == 0 ? 0.25 : 0.25 / 3, 1e-12);
+        CHECK_NEAR((double)counts[i], 2400 * opened.tasks.tasks[i].share, 75);
     }
     close_tasks(&opened);
     remove_dir(place.dir);
