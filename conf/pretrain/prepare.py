@@ -330,7 +330,7 @@ def which_word(text, rng):
     def other():
         return rng.choice(text.words_of(rng.choice(text.lines)) or [""])
 
-    return with_options({"context": line.replace(answer, ""), "question": ""}, answer, other, rng.randrange(3, 11), rng)
+    return with_options({"context": line.replace(answer, ""), "question": "主题是什么？"}, answer, other, rng.randrange(3, 11), rng)
 
 
 def from_text(lines, out, rng):

@@ -4,6 +4,7 @@
 #
 #   tests/bench/run.sh [--rounds N] [--seconds S] [--threads N] [--json FILE] [CASE...]   peers.py
 #   tests/bench/run.sh setfit [OPTIONS] TASKS...                                          setfit.py
+#   tests/bench/run.sh quality [OPTIONS] TASKS...                                         quality.py
 #   tests/bench/run.sh routes BANK OUT.svg                                                 routes.py
 #   tests/bench/run.sh serving [--rounds N] [--seconds S] [http] [jobs] [beside]          serving.py
 set -eu
@@ -22,7 +23,7 @@ cmake --build build --target mp2 >/dev/null
 # a BLAS core chosen for another library's sake would slow the peers' and ours alike
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 case "${1:-}" in
-routes | serving | setfit)
+quality | routes | serving | setfit)
     script=$1
     shift
     ;;

@@ -1,0 +1,37 @@
+#!/bin/bash
+# small-zh.sh: trains the embedded model anew.
+#
+#   conf/pretrain/small-zh.sh DATA OUT     two hours on two cores; needs build/mp2, Python 3 and 1 GiB of disk
+#
+# DATA is the data beside the project (../shared/data). OUT gets the texts and tasks (data), the backbone after
+# masked characters (masked), backbone and bank after the tasks (joint) and the model directory (small-zh).
+# What is there already is not made again; a training that was stopped goes on.
+set -eu
+data=$1 out=$2
+top=$(cd "$(dirname "$0")/../.." && pwd)
+mp2=$top/build/mp2
+mkdir -p "$out"
+
+[ -d "$out/data/tasks" ] || "$top/conf/pretrain/prepare.py" "$data" "$out/data"
+
+# train DIR COMMAND...: unless it is done; a run leaves no checkpoint when it ends
+train() {
+    local dir=$1 resume=
+    shift
+    [ -e "$dir/checkpoint.bin" ] && resume=--resume
+    if [ -n "$resume" ] || [ ! -e "$dir/model.safetensors" ]; then
+        "$mp2" pretrain "$@" $resume --out "$dir"
+    fi
+}
+
+train "$out/masked" backbone "$out/data/pairs.txt" --vocab "$top/tests/models/boot/vocab.txt" \
+    --layers 3 --hidden 128 --heads 4 --ffn 512 --positions 512 --batch-tokens 2048 --max-len 256 \
+    --lr 1.5e-3 --warmup 200 --dropout 0 --mask 0.25 --steps 12000
+
+train "$out/joint" prompts "$out/data/tasks" --train joint --model "$out/masked" --prompt-offset 1 \
+    --modules 8 --prompt-tokens 16 --intrinsic 64 --text-limit 320 --neutral 3 --batch 16 \
+    --lr-backbone 4e-4 --lr 2e-3 --lr-route 3e-2 --mlm-weight 0.2 --mlm-tokens 512 --text "$out/data/text.txt" \
+    --first online_shopping,waimai,weibo_sentiment,thucnews,smp_ewect,cold,csl_discipline --first-steps 3500 \
+    --dev-every 2000 --dev-rows 40 --warmup 200 --steps 56000
+
+[ -d "$out/small-zh" ] || "$mp2" convert model "$out/joint" "$out/small-zh" --dtype F16
