@@ -34,7 +34,7 @@ def test_walk_and_restart(make_server):
     out = run_walk(server, "\necho KEY=$KEY\n")
     assert '"succeeded"' in out
     key = re.search(r"^KEY=(mp2_\S+)$", out, re.M).group(1)
-    ask = {"task": "reviews", "inputs": ["等了很久，菜都凉了", "干净又安静，下次还住这里"],
+    ask = {"task": "reviews", "inputs": ["等了很久，菜都凉了", "味道很好，还会再来"],
            "return": ["scores"]}
     before = server.post("/v1/predict", ask, key=key)
     labels = [p["label"] for p in before.json()["predictions"]]
