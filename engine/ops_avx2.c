@@ -187,14 +187,20 @@ AVX2 static void layernorm_backward(const float *dy, const float *xhat, float rs
     }
 }
 
-AVX2 static void softmax(float *x, size_t n, float scale)
+INLINE float largest(const float *x, size_t n)
 {
     const __m256 lowest = _mm256_set1_ps(-FLT_MAX);
-    __m256 max = lowest, sum = _mm256_setzero_ps();
+    __m256 max = lowest;
     for (size_t i = 0; i < n; i += 8) {
         max = _mm256_max_ps(max, keep_part(load_part(x + i, n - i), lowest, n - i));
     }
-    max = _mm256_set1_ps(fold_max(max));
+    return fold_max(max);
+}
+
+AVX2 static void softmax(float *x, size_t n, float scale)
+{
+    const __m256 max = _mm256_set1_ps(largest(x, n));
+    __m256 sum = _mm256_setzero_ps();
     for (size_t i = 0; i < n; i += 8) {
         __m256 d = _mm256_sub_ps(load_part(x + i, n - i), max);
         __m256 e = exp8(_mm256_mul_ps(d, _mm256_set1_ps(scale)));
@@ -231,14 +237,9 @@ INLINE __m256d halves_in_double(__m256 v)
 
 AVX2 static double exp_sum(const float *x, size_t n, float *max, float *y)
 {
-    const __m256 lowest = _mm256_set1_ps(-FLT_MAX);
-    __m256 most = lowest;
+    *max = largest(x, n);
+    const __m256 most = _mm256_set1_ps(*max);
     __m256d sum = _mm256_setzero_pd();
-    for (size_t i = 0; i < n; i += 8) {
-        most = _mm256_max_ps(most, keep_part(load_part(x + i, n - i), lowest, n - i));
-    }
-    *max = fold_max(most);
-    most = _mm256_set1_ps(*max);
     for (size_t i = 0; i < n; i += 8) {
         __m256 e = exp8(_mm256_sub_ps(load_part(x + i, n - i), most));
         e = keep_part(e, _mm256_setzero_ps(), n - i);

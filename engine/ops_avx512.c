@@ -181,14 +181,20 @@ AVX512 static void layernorm_backward(const float *dy, const float *xhat, float 
     }
 }
 
-AVX512 static void softmax(float *x, size_t n, float scale)
+INLINE float largest(const float *x, size_t n)
 {
     const __m512 lowest = _mm512_set1_ps(-FLT_MAX);
-    __m512 max = lowest, sum = _mm512_setzero_ps();
+    __m512 max = lowest;
     for (size_t i = 0; i < n; i += 16) {
         max = _mm512_max_ps(max, keep_part(load_part(x + i, n - i), lowest, n - i));
     }
-    max = _mm512_set1_ps(fold_max(max));
+    return fold_max(max);
+}
+
+AVX512 static void softmax(float *x, size_t n, float scale)
+{
+    const __m512 max = _mm512_set1_ps(largest(x, n));
+    __m512 sum = _mm512_setzero_ps();
     for (size_t i = 0; i < n; i += 16) {
         __m512 d = _mm512_sub_ps(load_part(x + i, n - i), max);
         __m512 e = exp16(_mm512_mul_ps(d, _mm512_set1_ps(scale)));
@@ -225,14 +231,9 @@ INLINE __m512d halves_in_double(__m512 v)
 
 AVX512 static double exp_sum(const float *x, size_t n, float *max, float *y)
 {
-    const __m512 lowest = _mm512_set1_ps(-FLT_MAX);
-    __m512 most = lowest;
+    *max = largest(x, n);
+    const __m512 most = _mm512_set1_ps(*max);
     __m512d sum = _mm512_setzero_pd();
-    for (size_t i = 0; i < n; i += 16) {
-        most = _mm512_max_ps(most, keep_part(load_part(x + i, n - i), lowest, n - i));
-    }
-    *max = fold_max(most);
-    most = _mm512_set1_ps(*max);
     for (size_t i = 0; i < n; i += 16) {
         __m512 e = exp16(_mm512_sub_ps(load_part(x + i, n - i), most));
         e = keep_part(e, _mm512_setzero_ps(), n - i);

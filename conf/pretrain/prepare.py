@@ -124,7 +124,9 @@ def make_task(out, name, kind, template, make, n, rng, labels=()):
     """n rows and two parts of DEV more, of make(rng), which may be None now and then."""
     rows = []
     while len(rows) < n + 2 * DEV:
-        rows += [row for row in [make(rng)] if row]
+        row = make(rng)
+        if row:
+            rows.append(row)
     write_task(out, name, kind, template, in_parts(rows), rng, labels)
 
 
@@ -179,8 +181,9 @@ class Text:
     def __init__(self, lines):
         self.lines = [line for line in lines if len(line) >= 15]
         self.long = [line for line in lines if len(line) >= 60]
-        self.groups = [g for g in sentences_of(lines) if len(g) >= 2 and all(map(is_chinese, g))]
-        self.sentences = [s for line in sentences_of(lines) for s in line if is_chinese(s)]
+        groups = list(sentences_of(lines))
+        self.groups = [g for g in groups if len(g) >= 2 and all(map(is_chinese, g))]
+        self.sentences = [s for g in groups for s in g if is_chinese(s)]
         single, pair = collections.Counter(), collections.Counter()
         for line in lines:
             single.update(line)
@@ -258,7 +261,7 @@ def other_words(text, other, rng):
 
 
 def what_is_missing(text, rng):
-    """A piece of a document with two to four characters of it asked for."""
+    """A piece of a document with two to six characters of it asked for."""
     document = text.document(rng, 30)
     clauses = [m for m in CLAUSE.finditer(document) if len(m.group()) >= 7 and is_chinese(m.group())]
     if not clauses:

@@ -45,17 +45,6 @@ def evaluate(args, folder, shots):
     return found
 
 
-def evaluate_setfit(args, folder, shots):
-    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    if task["type"] not in ("classification", "pair"):
-        return None
-    task["train"] = setfit.read_rows(folder / "train.jsonl")
-    task["test"] = setfit.read_rows(folder / "test.jsonl")[:args.limit]
-    encoder = setfit.Encoder(args.model, args.text_limit or 0)
-    scores = [100 * setfit.run(encoder, task, int(seed), shots)[0] for seed in args.seeds.split(",")]
-    return {"mean": statistics.mean(scores), "deviation": statistics.stdev(scores) if len(scores) > 1 else 0}
-
-
 def cell(result):
     return "" if result is None else f"{result['mean']:.1f} ± {result['deviation']:.1f}"
 
@@ -151,6 +140,7 @@ def main():
     results = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else {}
     if results.get("settings") != settings:
         results = {"settings": settings, "tasks": {}}
+    encoder = setfit.Encoder(args.model, args.text_limit or 0) if args.setfit else None
     methods = args.methods.split(",") + (["SetFit-style"] if args.setfit else [])
     for shots in map(int, args.shots.split(",")):
         tasks = results["tasks"].setdefault(str(shots), {})
@@ -159,7 +149,7 @@ def main():
                 continue
             tasks[folder.name] = evaluate(args, folder, shots)
             if args.setfit:
-                tasks[folder.name]["SetFit-style"] = evaluate_setfit(args, folder, shots)
+                tasks[folder.name]["SetFit-style"] = setfit.evaluate(encoder, folder, args.seeds, shots, args.limit)
             args.results.write_text(json.dumps(results, ensure_ascii=False, indent=1), encoding="utf-8")
             print(folder.name, *(f"{m} {cell(tasks[folder.name].get(m))}" for m in methods), flush=True)
     text = "\n".join(report(results, methods))

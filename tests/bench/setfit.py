@@ -195,6 +195,19 @@ def find_tasks(paths):
             p.parent for p in path.glob("*/task.json"))
 
 
+def evaluate(encoder, folder, seeds, shots, limit):
+    """Test accuracy in % over the seeds, {mean, deviation, scores, rates}; None of a task without labels."""
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    if task["type"] not in ("classification", "pair"):
+        return None
+    task["train"] = read_rows(folder / "train.jsonl")
+    task["test"] = read_rows(folder / "test.jsonl")[:limit]
+    runs = [run(encoder, task, int(seed), shots) for seed in seeds.split(",")]
+    scores = [100 * score for score, _ in runs]
+    return {"mean": statistics.mean(scores), "deviation": statistics.stdev(scores) if len(scores) > 1 else 0,
+            "scores": scores, "rates": [rate for _, rate in runs]}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(bert.EMBEDDED))
@@ -210,19 +223,13 @@ def main():
     encoder, results = Encoder(args.model, args.text_limit), {}
     print("| task | SetFit-style | step sizes chosen |\n|---|---:|---|")
     for folder in find_tasks(args.tasks):
-        task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-        if task["type"] not in ("classification", "pair"):
-            print(f"| {folder.name} | n/a | a {task['type']} task has no labels |")
+        result = evaluate(encoder, folder, args.seeds, args.shots, args.limit)
+        if result is None:
+            print(f"| {folder.name} | n/a | no labels |")
             continue
-        task["train"] = read_rows(folder / "train.jsonl")
-        task["test"] = read_rows(folder / "test.jsonl")[:args.limit]
-        runs = [run(encoder, task, int(seed), args.shots) for seed in args.seeds.split(",")]
-        scores = [100 * score for score, _ in runs]
-        spread = statistics.stdev(scores) if len(scores) > 1 else 0
-        results[folder.name] = {"mean": statistics.mean(scores), "deviation": spread, "scores": scores,
-                                "rates": [rate for _, rate in runs]}
-        print(f"| {folder.name} | {statistics.mean(scores):.1f} ± {spread:.1f} | "
-              f"{', '.join(str(rate) for _, rate in runs)} |", flush=True)
+        results[folder.name] = result
+        print(f"| {folder.name} | {result['mean']:.1f} ± {result['deviation']:.1f} | "
+              f"{', '.join(map(str, result['rates']))} |", flush=True)
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(results, indent=1, ensure_ascii=False))
     if not results:
