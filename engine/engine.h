@@ -661,9 +661,17 @@ typedef enum eng_prompt_encoder {
     ENG_PROMPT_TRANSFORMER
 } eng_prompt_encoder;
 
+/* A task drawn `weight` times as often as one that is not named; 1 to 1000. */
+typedef struct eng_task_weight {
+    const char *name;
+    size_t weight;
+} eng_task_weight;
+
 typedef struct eng_prompts_config {
     eng_schedule schedule;
-    const char *model;        /* a model directory: the backbone */
+    const char *model; /* a model directory: the backbone */
+    const char *bank; /* of that model and of the sizes below: modules, head and the routes of tasks
+                        * that have a row of their name start from it. NULL: from random ones */
     const char *const *tasks; /* task folders, and folders of task folders */
     size_t n_tasks;
     const char *to; /* NAME.bank.safetensors; of joint training the model directory to make */
@@ -682,7 +690,10 @@ typedef struct eng_prompts_config {
     const char *const
         *first; /* names of tasks: for first_steps steps only these, and their copies, are drawn */
     size_t n_first, first_steps;
+    const eng_task_weight *weights; /* of tasks with their copies; of those not named 1 */
+    size_t n_weights;
     size_t neutral; /* copies of each task with labels whose option words say nothing: NAME~1 … */
+    size_t neutral_labels; /* … if it has at most so many labels */
     size_t
         rows_per_task; /* router rows of a task (and of a copy), its examples shared out by hash */
     bool joint;        /* the backbone learns too */

@@ -42,6 +42,10 @@ ENG_MUST_CHECK eng_status train_bank_init(struct train_bank *train, eng_compute 
                                           const eng_model *model, const eng_prompts_config *config,
                                           struct rng *rng, eng_error *err);
 void train_bank_fini(struct train_bank *train);
+/* Starts from a bank file of the same sizes: modules, head, and the routes of its rows' names; after
+ * train_bank_rows. ENG_EMISMATCH for other sizes, ENG_EINVAL with an encoder, whose factors no file has. */
+ENG_MUST_CHECK eng_status train_bank_take(struct train_bank *train, const char *path,
+                                          eng_error *err);
 /* Makes `rows` routes of these names (copied). */
 ENG_MUST_CHECK eng_status train_bank_rows(struct train_bank *train, const char *const *names,
                                           size_t rows, struct rng *rng, eng_error *err);
@@ -72,6 +76,7 @@ struct prompt_task {
     uint64_t epoch;         /* UINT64_MAX: not yet */
     struct batch_rows *dev; /* (rows) dev rows of each route */
     size_t copies;          /* neutral ones, which follow it; 0 for a copy */
+    size_t weight;          /* of the draws between folders; a copy is drawn by its folder's */
     double share;           /* of all draws; the dev score is the mean by them */
     bool first;             /* of the tasks that come first, with its copies */
 };
@@ -80,11 +85,12 @@ struct prompt_tasks {
     eng_task_folder *folders;
     size_t n_folders;
     struct prompt_task *tasks;
-    size_t n, rows, n_first;
+    size_t n, rows;
 };
 
-/* Opens every folder and makes copies, dev rows and row numbers. ENG_EINVAL for two tasks of one name or
- * a task that is to come first and is not there. prompt_tasks_fini frees, also after a failure. */
+/* Opens every folder and makes copies, dev rows and row numbers. ENG_EINVAL for two tasks of one name and
+ * for a task that is to come first, or has a weight, and is not there. prompt_tasks_fini frees, also after a
+ * failure. */
 ENG_MUST_CHECK eng_status prompt_tasks_open(const eng_model *model, const eng_bank *bank,
                                             const eng_prompts_config *config,
                                             struct prompt_tasks *out, eng_error *err);
@@ -95,7 +101,7 @@ const struct prompt_task *prompt_tasks_of_row(const struct prompt_tasks *tasks, 
 /* Hash over everything of the tasks that changes a run: words, templates, rows. */
 void prompt_tasks_hash(const struct prompt_tasks *tasks, unsigned char hash[RUN_SETTINGS]);
 
-/* The task of this step: any folder's as likely as another's, every other time one of its copies. */
+/* The task of this step: a folder's by its weight, every other time one of its copies. */
 size_t prompt_tasks_draw(const struct prompt_tasks *tasks, const eng_prompts_config *config,
                          uint64_t step, struct rng *rng);
 /* The next n training rows, of which *drawn were drawn before; every epoch is shuffled anew. */

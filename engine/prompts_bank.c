@@ -207,6 +207,68 @@ eng_status train_bank_rows(struct train_bank *train, const char *const *names, s
     return ENG_OK;
 }
 
+/* ---- going on from a bank ---- */
+
+static eng_status check_same_sizes(const eng_bank *bank, const eng_bank *from, const char *path,
+                                   eng_error *err)
+{
+    const eng_bank_info *want = &bank->info, *got = &from->info;
+    const struct {
+        const char *name;
+        size_t want, got;
+    } sizes[] = {{"layers with a prompt", want->layers, got->layers},
+                 {"modules", want->modules, got->modules},
+                 {"prompt tokens", want->prompt_tokens, got->prompt_tokens},
+                 {"intrinsic dimensions", want->intrinsic, got->intrinsic},
+                 {"numbers of a route", want->route_len, got->route_len}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (sizes[i].want != sizes[i].got) {
+            return fail(err, ENG_EMISMATCH, "bank", "%s: %zu %s, this run has %zu", path,
+                        sizes[i].got, sizes[i].name, sizes[i].want);
+        }
+    }
+    return ENG_OK;
+}
+
+static void take_routes(struct train_bank *train, const eng_bank *from)
+{
+    const eng_bank *bank = train->bank;
+    for (size_t row = 0; row < bank->info.rows; row++) {
+        for (size_t i = 0; i < from->info.rows; i++) {
+            if (strcmp(bank->row_names[row], eng_bank_row_name(from, i)) == 0) {
+                eng_bank_row(from, i, train->routes + row * bank->info.route_len);
+            }
+        }
+    }
+}
+
+eng_status train_bank_take(struct train_bank *train, const char *path, eng_error *err)
+{
+    eng_bank *bank = train->bank, *from = NULL;
+    struct counts n;
+    if (train->encoder != NULL) {
+        return fail(err, ENG_EINVAL, "bank",
+                    "a run with a prompt encoder starts from random modules: no file has what they "
+                    "were before the encoder");
+    }
+    eng_status status = eng_bank_open(bank->model, path, bank->info.tied, &from, err);
+    if (status == ENG_OK) {
+        status = check_same_sizes(bank, from, path, err);
+    }
+    if (status == ENG_OK) {
+        status = count(bank, &n, err);
+    }
+    if (status == ENG_OK) {
+        memcpy(bank->z, from->z, n.z * sizeof(float));
+        memcpy(bank->A, from->A, n.A * sizeof(float));
+        memcpy(bank->head_w, from->head_w, n.head * sizeof(float));
+        take_routes(train, from);
+        train_bank_modules(train);
+    }
+    eng_bank_free(from);
+    return status;
+}
+
 /* ---- forward and backward ---- */
 
 void train_bank_modules(struct train_bank *train)

@@ -35,6 +35,7 @@ void eng_prompts_defaults(eng_prompts_config *config)
         .tau_end = 1,
         .batch = 32,
         .dev_rows = 256,
+        .neutral_labels = ENG_MAX_LABELS,
         .rows_per_task = 1,
         .lr_backbone = 5e-4,
         .shape = {.layers = 4, .hidden = 256, .heads = 4, .ffn = 1024, .positions = 512},
@@ -113,6 +114,25 @@ static void hash_vocabulary(const struct tokenizer *tokenizer, crypto_generichas
     }
 }
 
+/* What a bank that the run started from says: its values, before the first step. */
+static void hash_start(const struct prompts *p, crypto_generichash_state *state)
+{
+    const eng_bank *bank = p->train.bank;
+    const eng_bank_info *info = &bank->info;
+    const struct {
+        const float *values;
+        size_t n;
+    } all[] = {{bank->z, info->layers * info->modules * info->intrinsic},
+               {bank->modules,
+                info->layers * info->modules * info->prompt_tokens * p->model->params.hidden},
+               {bank->head_w, 2 * p->model->params.hidden},
+               {p->train.routes, info->rows * info->route_len}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        crypto_generichash_update(state, (const unsigned char *)all[i].values,
+                                  all[i].n * sizeof(float));
+    }
+}
+
 /* Whatever changes the result, hashed; field by field, for padding is not defined. */
 static void hash_settings(struct prompts *p)
 {
@@ -132,6 +152,7 @@ static void hash_settings(struct prompts *p)
                                 c->text_limit,
                                 c->dev_rows,
                                 c->neutral,
+                                c->neutral_labels,
                                 c->rows_per_task,
                                 c->first_steps,
                                 c->keep_order,
@@ -151,6 +172,9 @@ static void hash_settings(struct prompts *p)
     crypto_generichash_update(&state, (const unsigned char *)backbone, strlen(backbone));
     hash_vocabulary(p->model->tokenizer, &state);
     crypto_generichash_update(&state, tasks, sizeof tasks);
+    if (c->bank != NULL) {
+        hash_start(p, &state);
+    }
     if (c->mlm_weight > 0) {
         crypto_generichash_update(&state, (const unsigned char *)p->text.text.starts,
                                   (p->text.text.files + 1) * sizeof *p->text.text.starts);
@@ -203,7 +227,13 @@ static eng_status make_bank(struct prompts *p, struct rng *rng, eng_error *err)
     if (status == ENG_OK) {
         status = prompt_tasks_open(p->model, p->train.bank, p->config, &p->tasks, err);
     }
-    return status == ENG_OK ? make_rows(p, rng, err) : status;
+    if (status == ENG_OK) {
+        status = make_rows(p, rng, err);
+    }
+    if (status == ENG_OK && p->config->bank != NULL) {
+        status = train_bank_take(&p->train, p->config->bank, err);
+    }
+    return status;
 }
 
 /* ---- room ---- */

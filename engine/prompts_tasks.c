@@ -1,10 +1,10 @@
 /* prompts_tasks.c: the tasks a bank is trained on.
  *
- * A task is drawn as often as any other, whatever its size, and with copies every other time one of them
- * in its place. Its rows come in an order that is shuffled
- * anew every epoch and is a function of seed, task and epoch, so that one number a task (rows drawn so
- * far) is all there is to save. Rows are encoded when they are drawn: a step encodes a few dozen, which
- * costs little beside running them, and the memory does not grow with the number of rows and copies.
+ * A task is drawn as often as any other, whatever its size, or by the weight it was given, and with copies
+ * every other time one of them in its place. Its rows come in an order that is shuffled anew every epoch and
+ * is a function of seed, task and epoch, so that one number a task (rows drawn so far) is all there is to
+ * save. Rows are encoded when they are drawn: a step encodes a few dozen, which costs little beside running
+ * them, and the memory does not grow with the number of rows and copies.
  *
  * A neutral copy asks the same of the same rows, but its options say nothing (甲, 乙, …): which of them
  * means what can only be in its route. Copies differ in the assignment.
@@ -23,6 +23,7 @@
 
 #define MAX_FOLDERS ((size_t)4096)
 #define DEV_SEED    20221007u
+#define MAX_WEIGHT  1000
 
 /* ---- folders ---- */
 
@@ -217,15 +218,20 @@ out:
 
 /* ---- tasks ---- */
 
-static bool has_fixed_labels(const eng_task *task)
-{
-    size_t n = eng_task_label_count(task);
-    return n > 0 && n <= NEUTRAL_WORDS;
-}
-
 static size_t copies_of(const eng_task_folder *folder, const eng_prompts_config *config)
 {
-    return has_fixed_labels(folder->task) ? config->neutral : 0;
+    size_t n = eng_task_label_count(folder->task);
+    return n > 0 && n <= NEUTRAL_WORDS && n <= config->neutral_labels ? config->neutral : 0;
+}
+
+static size_t weight_of(const eng_task_folder *folder, const eng_prompts_config *config)
+{
+    for (size_t i = 0; i < config->n_weights; i++) {
+        if (strcmp(config->weights[i].name, folder->name) == 0) {
+            return config->weights[i].weight;
+        }
+    }
+    return 1;
 }
 
 /* Puts where it happened before an error's reason. */
@@ -270,13 +276,14 @@ static eng_status add_task(struct prompt_tasks *tasks, const eng_task_folder *fo
                            const eng_prompts_config *config, eng_error *err)
 {
     struct prompt_task *task = &tasks->tasks[tasks->n++];
-    size_t copies = copies_of(folder, config);
+    size_t copies = copies_of(folder, config), weight = weight_of(folder, config);
     *task = (struct prompt_task){.task = folder->task,
                                  .train = folder->train,
                                  .row = tasks->rows,
                                  .rows = config->rows_per_task,
                                  .copies = copy > 0 ? 0 : copies,
-                                 .share = (copies > 0 ? 0.5 : 1) / (double)tasks->n_folders,
+                                 .weight = weight,
+                                 .share = (copies > 0 ? 0.5 : 1) * (double)weight,
                                  .n = eng_dataset_get_info(folder->train)->rows,
                                  .epoch = UINT64_MAX};
     task->share /= copy > 0 ? (double)copies : 1;
@@ -298,22 +305,52 @@ static bool is_copy(const struct prompt_task *task)
     return task->own != NULL;
 }
 
+/* A folder's own task, or NULL with the error said. */
+static struct prompt_task *find_task(struct prompt_tasks *tasks, const char *setting,
+                                     const char *name, eng_error *err)
+{
+    for (size_t t = 0; t < tasks->n; t++) {
+        if (strcmp(tasks->tasks[t].name, name) == 0 && !is_copy(&tasks->tasks[t])) {
+            return &tasks->tasks[t];
+        }
+    }
+    (void)fail(err, ENG_EINVAL, setting, "no task is named %s", name);
+    return NULL;
+}
+
 static eng_status mark_first(struct prompt_tasks *tasks, const eng_prompts_config *config,
                              eng_error *err)
 {
     for (size_t i = 0; i < config->n_first; i++) {
-        bool found = false;
-        for (size_t t = 0; t < tasks->n; t++) {
-            if (strcmp(tasks->tasks[t].name, config->first[i]) == 0 && !is_copy(&tasks->tasks[t])) {
-                found = tasks->tasks[t].first = true;
-            }
+        struct prompt_task *task = find_task(tasks, "first", config->first[i], err);
+        if (task == NULL) {
+            return ENG_EINVAL;
         }
-        if (!found) {
-            return fail(err, ENG_EINVAL, "first", "no task is named %s", config->first[i]);
+        task->first = true;
+    }
+    return ENG_OK;
+}
+
+/* Checks that every weight has its task; turns weights into shares of all draws. */
+static eng_status settle_shares(struct prompt_tasks *tasks, const eng_prompts_config *config,
+                                eng_error *err)
+{
+    double all = 0;
+    for (size_t i = 0; i < config->n_weights; i++) {
+        const eng_task_weight *weight = &config->weights[i];
+        if (weight->weight < 1 || weight->weight > MAX_WEIGHT) {
+            return fail(err, ENG_EINVAL, "weights", "%s: %zu, wanted 1 to %d", weight->name,
+                        weight->weight, MAX_WEIGHT);
+        }
+        if (find_task(tasks, "weights", weight->name, err) == NULL) {
+            return ENG_EINVAL;
         }
     }
     for (size_t t = 0; t < tasks->n; t++) {
-        tasks->n_first += tasks->tasks[t].first;
+        all += tasks->tasks[t].share;
+    }
+    for (size_t t = 0; t < tasks->n; t++) {
+        tasks->tasks[t].share /= all;
     }
     return ENG_OK;
 }
@@ -345,6 +382,9 @@ eng_status prompt_tasks_open(const eng_model *model, const eng_bank *bank,
         for (size_t copy = 0; status == ENG_OK && copy <= copies_of(folder, config); copy++) {
             status = name_folder(err, folder, add_task(out, folder, copy, config, err));
         }
+    }
+    if (status == ENG_OK) {
+        status = settle_shares(out, config, err);
     }
     return status == ENG_OK ? mark_first(out, config, err) : status;
 }
@@ -432,6 +472,7 @@ void prompt_tasks_hash(const struct prompt_tasks *tasks, unsigned char hash[RUN_
         hash_text(&state, task->name, strlen(task->name));
         hash_text(&state, template, strlen(template));
         hash_text(&state, task->first ? "first" : "", task->first ? 5 : 0);
+        hash_text(&state, (const char *)&task->weight, sizeof task->weight);
         for (size_t j = 0; j < eng_task_label_count(task->task); j++) {
             const char *label = eng_task_label(task->task, j);
             hash_text(&state, label, strlen(label));
@@ -446,13 +487,23 @@ void prompt_tasks_hash(const struct prompt_tasks *tasks, unsigned char hash[RUN_
 
 /* ---- drawing ---- */
 
+static size_t weight_in(const struct prompt_task *task, bool first)
+{
+    return is_copy(task) || (first && !task->first) ? 0 : task->weight;
+}
+
 size_t prompt_tasks_draw(const struct prompt_tasks *tasks, const eng_prompts_config *config,
                          uint64_t step, struct rng *rng)
 {
-    bool first = tasks->n_first > 0 && step < config->first_steps;
-    size_t nth = (size_t)rng_below(rng, first ? tasks->n_first : tasks->n_folders), i = 0;
-    while ((first && !tasks->tasks[i].first) || nth-- > 0) {
-        i += 1 + tasks->tasks[i].copies;
+    bool first = config->n_first > 0 && step < config->first_steps;
+    size_t all = 0, i = 0;
+    for (size_t t = 0; t < tasks->n; t++) {
+        all += weight_in(&tasks->tasks[t], first);
+    }
+    size_t nth = (size_t)rng_below(rng, all);
+    while (nth >= weight_in(&tasks->tasks[i], first)) {
+        nth -= weight_in(&tasks->tasks[i], first);
+        i++;
     }
     size_t copies = tasks->tasks[i].copies;
     return copies > 0 && rng_below(rng, 2) == 1 ? i + 1 + (size_t)rng_below(rng, copies) : i;

@@ -51,9 +51,13 @@ static const char help[] =
     "  --dev-rows N      of each task, at most [256]\n"
     "  --keep-order      options in the task's order; else shuffled for every example\n"
     "  --first A,B,C --first-steps N   only these tasks and their copies for the first N steps\n"
+    "  --weights A=3,B=2 these tasks (with their copies) so many times as often as the others\n"
     "  --neutral N       copies of each task of 2 to 142 labels, its words 甲 乙 丙 ... in another "
     "order [0]\n"
+    "  --neutral-labels N   ... if it has at most N labels [142]\n"
     "  --rows-per-task N router rows of a task, its examples shared out by hash [1]\n"
+    "  --bank FILE       modules, head and routes start from this bank, of the same sizes "
+    "[random]\n"
     "  --train joint     the backbone learns too [prompts]; --out is a model directory, and "
     "instead of\n"
     "                    --model DIR there may be --vocab FILE and a shape, as for a backbone\n"
@@ -169,6 +173,7 @@ struct prompts_args {
     const char *train;   /* "prompts" or "joint" */
     const char *encoder; /* "none", "lstm" or "transformer" */
     struct pretrain_list tasks, first, text;
+    struct pretrain_weights weights;
     double lr; /* of all groups that have none of their own; negative: not given */
 };
 
@@ -177,6 +182,7 @@ static size_t prompts_options(struct prompts_args *args, struct pretrain_option 
     eng_prompts_config *c = &args->config;
     const struct pretrain_option all[] = {
         {"model", OPTION_TEXT, 0, 0, &c->model},
+        {"bank", OPTION_TEXT, 0, 0, &c->bank},
         {"out", OPTION_TEXT, 0, 0, &c->to},
         {"tasks", OPTION_LIST, 0, 0, &args->tasks},
         {"deep", OPTION_FLAG, 0, 0, &c->deep},
@@ -200,7 +206,9 @@ static size_t prompts_options(struct prompts_args *args, struct pretrain_option 
         {"keep-order", OPTION_FLAG, 0, 0, &c->keep_order},
         {"first", OPTION_NAMES, 0, 0, &args->first},
         {"first-steps", OPTION_SIZE, 0, 1 << 30, &c->first_steps},
+        {"weights", OPTION_WEIGHTS, 1, 1000, &args->weights},
         {"neutral", OPTION_SIZE, 0, 100, &c->neutral},
+        {"neutral-labels", OPTION_SIZE, 1, ENG_MAX_LABELS, &c->neutral_labels},
         {"rows-per-task", OPTION_SIZE, 1, 1000, &c->rows_per_task},
         {"train", OPTION_TEXT, 0, 0, &args->train},
         {"vocab", OPTION_TEXT, 0, 0, &c->vocab},
@@ -277,6 +285,8 @@ static int parse_prompts(int argc, char **argv, struct prompts_args *args,
     c->n_tasks = args->tasks.n;
     c->first = args->first.items;
     c->n_first = args->first.n;
+    c->weights = args->weights.items;
+    c->n_weights = args->weights.n;
     c->text = args->text.items;
     c->n_text = args->text.n;
     return -1;

@@ -41,6 +41,35 @@ static bool add_names(struct pretrain_list *list, char *names)
     return true;
 }
 
+/* Cuts `text` at its commas and each piece at its last "=". */
+static bool add_weights(const struct pretrain_option *option, const char *name, char *text)
+{
+    struct pretrain_weights *weights = option->out;
+    struct pretrain_list names = {0};
+    if (!add_names(&names, text)) {
+        return false;
+    }
+    for (size_t i = 0; i < names.n; i++) {
+        char *end = strchr(text, '\0'), *sign = strrchr(text, '=');
+        size_t weight = 0;
+        if (sign == NULL || sign == text) {
+            usage_error("%s wants TASK=N, got \"%s\"", name, text);
+            return false;
+        }
+        if (!arg_size(name, sign + 1, (size_t)option->min, (size_t)option->max, &weight)) {
+            return false;
+        }
+        if (weights->n == PRETRAIN_MAX_LIST) {
+            usage_error("%s: at most %d of them", name, PRETRAIN_MAX_LIST);
+            return false;
+        }
+        *sign = '\0';
+        weights->items[weights->n++] = (eng_task_weight){text, weight};
+        text = end + 1;
+    }
+    return true;
+}
+
 static bool take_int(const struct pretrain_option *option, const char *name)
 {
     double value = 0;
@@ -75,6 +104,8 @@ static bool take(const struct pretrain_option *option)
         return pretrain_list_add(option->out, optarg);
     case OPTION_NAMES:
         return add_names(option->out, optarg);
+    case OPTION_WEIGHTS:
+        return add_weights(option, name, optarg);
     case OPTION_FLAG:
         *(bool *)option->out = true;
         return true;

@@ -9,14 +9,15 @@
 #include <stdio.h>
 
 enum pretrain_option_kind {
-    OPTION_SIZE,  /* size_t within min … max */
-    OPTION_INT,   /* int32_t within min … max */
-    OPTION_REAL,  /* double within min … max */
-    OPTION_SEED,  /* uint64_t */
-    OPTION_TEXT,  /* const char * */
-    OPTION_LIST,  /* struct pretrain_list: given again, adds */
-    OPTION_NAMES, /* struct pretrain_list: "a,b,c" */
-    OPTION_FLAG   /* bool: becomes true */
+    OPTION_SIZE,    /* size_t within min … max */
+    OPTION_INT,     /* int32_t within min … max */
+    OPTION_REAL,    /* double within min … max */
+    OPTION_SEED,    /* uint64_t */
+    OPTION_TEXT,    /* const char * */
+    OPTION_LIST,    /* struct pretrain_list: given again, adds */
+    OPTION_NAMES,   /* struct pretrain_list: "a,b,c" */
+    OPTION_WEIGHTS, /* struct pretrain_weights: "a=3,b=2", each within min … max */
+    OPTION_FLAG     /* bool: becomes true */
 };
 
 struct pretrain_option {
@@ -31,6 +32,10 @@ struct pretrain_option {
 
 struct pretrain_list {
     const char *items[PRETRAIN_MAX_LIST]; /* borrowed from argv */
+    size_t n;
+};
+struct pretrain_weights {
+    eng_task_weight items[PRETRAIN_MAX_LIST]; /* names borrowed from argv */
     size_t n;
 };
 /* False (message printed) when it is full. */

@@ -233,6 +233,39 @@ static void copies_share_a_turn(void)
     remove_dir(place.dir);
 }
 
+/* A weight is its folder's, copies and all; so is the limit of labels. */
+static void weights_share_the_turns(void)
+{
+    struct place place;
+    struct opened opened;
+    char path[96];
+    const char *list;
+    const eng_task_weight weights[] = {{"plus", 3}};
+    size_t counts[4] = {0};
+    struct rng rng;
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    config.neutral = 1;
+    config.weights = weights;
+    config.n_weights = 1;
+    REQUIRE(open_tasks(&config, &opened));
+    REQUIRE(opened.tasks.n == 4); /* minus, minus~1, plus, plus~1 */
+    rng_seed(&rng, 1);
+    for (uint64_t step = 0; step < 4000; step++) {
+        counts[prompt_tasks_draw(&opened.tasks, &config, step, &rng)]++;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        CHECK_NEAR(opened.tasks.tasks[i].share, i < 2 ? 0.125 : 0.375, 1e-12);
+        CHECK_NEAR((double)counts[i], 4000 * opened.tasks.tasks[i].share, 100);
+    }
+    close_tasks(&opened);
+    config.neutral_labels = 1;
+    REQUIRE(open_tasks(&config, &opened));
+    CHECK_INT(opened.tasks.n, 2);
+    close_tasks(&opened);
+    remove_dir(place.dir);
+}
+
 /* ---- gradients ---- */
 
 static void make_values(struct rng *rng, float *values, size_t n)
@@ -442,6 +475,56 @@ static void killed_and_resumed(void)
     remove_dir(place.dir);
 }
 
+/* With step sizes of 0 what a run makes is what it started from; a copy has no row to start from. */
+static void goes_on_from_a_bank(void)
+{
+    struct place place;
+    char path[96], other[96];
+    const char *list;
+    eng_error err = {0};
+    struct watch w = {0};
+    eng_model *model = NULL;
+    eng_bank *before = NULL, *after = NULL;
+    float route[4], same[4];
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+    snprintf(other, sizeof other, "%s/more.bank.safetensors", place.dir);
+    config.bank = place.to;
+    config.to = other;
+    config.neutral = 1;
+    config.schedule.steps = 1;
+    config.lr_prompt = config.lr_route = config.lr_head = 0;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+    REQUIRE(eng_model_open(place.model, &model, &err) == ENG_OK &&
+            eng_bank_open(model, place.to, false, &before, &err) == ENG_OK &&
+            eng_bank_open(model, other, false, &after, &err) == ENG_OK);
+    CHECK_STR(eng_bank_get_info(after)->fingerprint, eng_bank_get_info(before)->fingerprint);
+    CHECK_STR(eng_bank_row_name(after, 2), "plus");
+    eng_bank_row(before, 1, same);
+    eng_bank_row(after, 2, route);
+    CHECK(memcmp(route, same, sizeof route) == 0);
+    eng_bank_row(after, 3, route);
+    float learnt = 0, random = 0;
+    for (size_t k = 0; k < 4; k++) {
+        learnt = fmaxf(learnt, fabsf(same[k]));
+        random = fmaxf(random, fabsf(route[k]));
+    }
+    CHECK(random < 0.1f && learnt > 0.1f);
+    eng_bank_free(before);
+    eng_bank_free(after);
+    eng_model_free(model);
+    snprintf(other, sizeof other, "%s/wide.bank.safetensors", place.dir);
+    config.intrinsic = 9;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EMISMATCH);
+    CHECK_STR(err.field, "bank");
+    config.intrinsic = 8;
+    config.encoder = ENG_PROMPT_LSTM;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "bank");
+    remove_dir(place.dir);
+}
+
 static void groups_of_zero_stay(void)
 {
     struct place place;
@@ -515,6 +598,15 @@ static void refusals(void)
     CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
     CHECK_STR(err.field, "first");
     config = tiny(&place, path, &list);
+    const eng_task_weight other = {"other", 2}, nothing = {"plus", 0};
+    config.weights = &other;
+    config.n_weights = 1;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK(strcmp(err.field, "weights") == 0 && strstr(err.text, "other") != NULL);
+    config.weights = &nothing;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EINVAL);
+    CHECK(strcmp(err.field, "weights") == 0 && strstr(err.text, "plus: 0") != NULL);
+    config = tiny(&place, path, &list);
     config.prompt_tokens = 4000;
     CHECK(pretrain(&config, 1, &w, &err) == ENG_EMISMATCH);
     config = tiny(&place, path, &list);
@@ -537,11 +629,13 @@ int main(void)
     RUN(neutral_copies_differ);
     RUN(draws_alike_and_in_order);
     RUN(copies_share_a_turn);
+    RUN(weights_share_the_turns);
     RUN(gradients_agree_with_the_bank);
     RUN(routes_carry_the_task);
     RUN(stopped_and_resumed);
     RUN(a_tied_bank_opens_tied);
     RUN(killed_and_resumed);
+    RUN(goes_on_from_a_bank);
     RUN(groups_of_zero_stay);
     RUN(refusals);
     TESTS_END;
