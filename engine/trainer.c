@@ -339,6 +339,9 @@ eng_status learner_report(struct learner *learner, struct stage_run *run, eng_pr
     const eng_adapt_config *config = &learner->config;
     double now = seconds_now(), seconds = now - learner->began;
     eng_verdict verdict = ENG_GO_ON;
+    if (learner->dev.n == 0) { /* what was looked at are the rows that train */
+        progress->dev_loss = progress->dev_accuracy = (double)NAN;
+    }
     progress->step = run->steps;
     progress->steps = learner->total_steps;
     progress->train_loss = run->train_loss;

@@ -25,6 +25,7 @@
 #define PATIENCE_MS    1000   /* a pause waits so long for the end of a step */
 #define LARGE_STATE    262144 /* bytes: stored outside the groups of other writes */
 #define CHECKPOINT_MIN 0.05   /* seconds */
+#define BLIND_EVENTS   20
 
 struct running {
     struct job_thread *thread;
@@ -40,7 +41,7 @@ struct running {
     int64_t began, last_beat;
     int64_t stop_seen; /* clock_ms when a pause or shutdown was first seen; 0: none */
     int64_t tokens;
-    size_t step;
+    size_t step, told; /* steps: done; done when progress was last told */
     store_mem *state_mem;
     store_blob state; /* that it goes on from; absent: from the start */
     bool too_large;   /* said already */
@@ -224,6 +225,7 @@ static void tell_progress(struct running *r, const eng_progress *progress)
                  progress->dev_accuracy);
     }
     char *data = progress_text(progress);
+    r->told = progress->step;
     send_report(r, "info", "metrics", message, data);
     free(data);
 }
@@ -253,13 +255,22 @@ static void refine_estimate(struct running *r, const eng_progress *progress)
     job_set_estimate(r->thread, wall_ms() + (int64_t)(left * 1e3));
 }
 
+/* Progress is told with every heartbeat and every look at validation rows. A run that has none, as the last
+ * of a cross-validation, tells some of its steps, evenly, so that a short one has a curve, too. */
+static bool is_worth_telling(const struct running *r, const eng_progress *progress)
+{
+    bool blind = progress->folds > 0 ? progress->fold == progress->folds : r->rows.n_dev == 0;
+    size_t apart = progress->steps / (progress->folds + 1) / BLIND_EVENTS;
+    return clock_ms() - r->last_beat >= BEAT_MS || isfinite(progress->dev_loss) ||
+           (blind && progress->step > r->told + apart);
+}
+
 static eng_verdict on_progress(void *arg, const eng_progress *progress)
 {
     struct running *r = arg;
     r->tokens = (int64_t)progress->tokens;
     r->step = progress->step;
-    if (look_for_stop(r) == JOB_GO_ON &&
-        (clock_ms() - r->last_beat >= BEAT_MS || isfinite(progress->dev_loss))) {
+    if (look_for_stop(r) == JOB_GO_ON && is_worth_telling(r, progress)) {
         tell_progress(r, progress);
         look_for_stop(r);
     }

@@ -268,16 +268,20 @@ static bool make_spec(const struct settings *settings, const struct rows *rows, 
 
 /* ---- learning ------------------------------------------------------------------------------------------ */
 
+/* A line at every look at dev; without one, twenty or so a run. */
 static eng_verdict show_progress(void *arg, const eng_progress *now)
 {
-    (void)arg;
-    if (!isnan(now->dev_accuracy)) {
-        fprintf(stderr,
-                "step %zu of %zu: train loss %.4f, dev accuracy %.4f, dev loss %.4f, %zu tokens, "
-                "%.1f s%s\n",
-                now->step, now->steps, now->train_loss, now->dev_accuracy, now->dev_loss,
-                now->tokens, now->seconds, now->best ? " (best)" : "");
+    size_t *shown = arg;
+    if (isnan(now->dev_loss) && now->step <= *shown + now->steps / (now->folds + 1) / 20) {
+        return ENG_GO_ON;
     }
+    *shown = now->step;
+    fprintf(stderr, "step %zu of %zu: train loss %.4f, ", now->step, now->steps, now->train_loss);
+    if (!isnan(now->dev_loss)) {
+        fprintf(stderr, "dev accuracy %.4f, dev loss %.4f, ", now->dev_accuracy, now->dev_loss);
+    }
+    fprintf(stderr, "%zu tokens, %.1f s%s\n", now->tokens, now->seconds,
+            now->best ? " (best)" : "");
     return ENG_GO_ON;
 }
 
@@ -332,10 +336,11 @@ static int learn(const struct settings *settings, const struct opened *opened,
     eng_adapt_config config = make_config(settings, opened->bank);
     eng_adapt_result result;
     eng_error err = {0};
+    size_t shown = 0;
     eng_status status =
         eng_adapt(opened->compute, opened->model, opened->bank, task, rows->train_set, rows->train,
                   rows->n_train, rows->dev_set, rows->dev, rows->n_dev, &config, show_progress,
-                  NULL, &result, &err);
+                  &shown, &result, &err);
     if (status != ENG_OK) {
         eng_adapt_result_fini(&result);
         return engine_failed("adapt", status, &err);

@@ -100,6 +100,10 @@ def test_events(server, tenant, file):
     assert isinstance(metrics[0]["data"]["train_loss"], float)
     parts = [(e["data"]["fold"], e["data"]["folds"]) for e in reversed(metrics)]
     assert parts == sorted(parts) and {folds for _, folds in parts} == {4}
+    last = [e["data"] for e in metrics if e["data"]["fold"] == 5]  # the last run, on all rows
+    steps = job_of(server, key, job)["mp2"]["result"]["steps"]
+    assert len(last) == steps, last
+    assert all(isinstance(data["train_loss"], float) and data["valid_loss"] is None for data in last), last
     assert all((e["data"]["step"] - 1) // 3 + 1 == e["data"]["fold"] for e in metrics if e["data"]["step"])
     second = server.get(f"{path}?limit=2&after={events[0]['id']}", key=key).json()
     assert [e["id"] for e in second["data"]] == [e["id"] for e in events[1:3]]
