@@ -671,7 +671,8 @@ typedef struct eng_prompts_config {
     eng_schedule schedule;
     const char *model; /* a model directory: the backbone */
     const char *bank; /* of that model and of the sizes below: modules, head and the routes of tasks
-                        * that have a row of their name start from it. NULL: from random ones */
+                       * that have a row of their name start from it; a deep bank may start from a
+                       * shallow one, as its first layer. NULL: from random ones */
     const char *const *tasks; /* task folders, and folders of task folders */
     size_t n_tasks;
     const char *to; /* NAME.bank.safetensors; of joint training the model directory to make */

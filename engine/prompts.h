@@ -43,7 +43,8 @@ ENG_MUST_CHECK eng_status train_bank_init(struct train_bank *train, eng_compute 
                                           struct rng *rng, eng_error *err);
 void train_bank_fini(struct train_bank *train);
 /* Starts from a bank file of the same sizes: modules, head, and the routes of its rows' names; after
- * train_bank_rows. ENG_EMISMATCH for other sizes, ENG_EINVAL with an encoder, whose factors no file has. */
+ * train_bank_rows. A shallow one starts a deep one, too: its layer is the first, the others begin without a
+ * prompt. ENG_EMISMATCH for other sizes, ENG_EINVAL with an encoder, whose factors no file has. */
 ENG_MUST_CHECK eng_status train_bank_take(struct train_bank *train, const char *path,
                                           eng_error *err);
 /* Makes `rows` routes of these names (copied). */

@@ -209,18 +209,17 @@ eng_status train_bank_rows(struct train_bank *train, const char *const *names, s
 
 /* ---- going on from a bank ---- */
 
-static eng_status check_same_sizes(const eng_bank *bank, const eng_bank *from, const char *path,
-                                   eng_error *err)
+static eng_status check_sizes_of(const eng_bank *bank, const eng_bank *from, const char *path,
+                                 eng_error *err)
 {
     const eng_bank_info *want = &bank->info, *got = &from->info;
     const struct {
         const char *name;
         size_t want, got;
-    } sizes[] = {{"layers with a prompt", want->layers, got->layers},
+    } sizes[] = {{"layers with a prompt", got->layers == 1 ? 1 : want->layers, got->layers},
                  {"modules", want->modules, got->modules},
                  {"prompt tokens", want->prompt_tokens, got->prompt_tokens},
-                 {"intrinsic dimensions", want->intrinsic, got->intrinsic},
-                 {"numbers of a route", want->route_len, got->route_len}};
+                 {"intrinsic dimensions", want->intrinsic, got->intrinsic}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         if (sizes[i].want != sizes[i].got) {
             return fail(err, ENG_EMISMATCH, "bank", "%s: %zu %s, this run has %zu", path,
@@ -230,13 +229,19 @@ static eng_status check_same_sizes(const eng_bank *bank, const eng_bank *from, c
     return ENG_OK;
 }
 
+/* The first layer's weights are every layer's where a deep bank starts from a shallow one. */
 static void take_routes(struct train_bank *train, const eng_bank *from)
 {
     const eng_bank *bank = train->bank;
+    size_t len = from->info.route_len;
     for (size_t row = 0; row < bank->info.rows; row++) {
+        float *route = train->routes + row * bank->info.route_len;
         for (size_t i = 0; i < from->info.rows; i++) {
             if (strcmp(bank->row_names[row], eng_bank_row_name(from, i)) == 0) {
-                eng_bank_row(from, i, train->routes + row * bank->info.route_len);
+                eng_bank_row(from, i, route);
+                for (size_t at = len; at < bank->info.route_len; at += len) {
+                    memcpy(route + at, route, len * sizeof *route);
+                }
             }
         }
     }
@@ -245,7 +250,7 @@ static void take_routes(struct train_bank *train, const eng_bank *from)
 eng_status train_bank_take(struct train_bank *train, const char *path, eng_error *err)
 {
     eng_bank *bank = train->bank, *from = NULL;
-    struct counts n;
+    struct counts n, all;
     if (train->encoder != NULL) {
         return fail(err, ENG_EINVAL, "bank",
                     "a run with a prompt encoder starts from random modules: no file has what they "
@@ -253,14 +258,18 @@ eng_status train_bank_take(struct train_bank *train, const char *path, eng_error
     }
     eng_status status = eng_bank_open(bank->model, path, bank->info.tied, &from, err);
     if (status == ENG_OK) {
-        status = check_same_sizes(bank, from, path, err);
+        status = check_sizes_of(bank, from, path, err);
     }
     if (status == ENG_OK) {
-        status = count(bank, &n, err);
+        status = count(from, &n, err);
+    }
+    if (status == ENG_OK) {
+        status = count(bank, &all, err);
     }
     if (status == ENG_OK) {
         memcpy(bank->z, from->z, n.z * sizeof(float));
         memcpy(bank->A, from->A, n.A * sizeof(float));
+        memset(bank->A + n.A, 0, (all.A - n.A) * sizeof(float));
         memcpy(bank->head_w, from->head_w, n.head * sizeof(float));
         take_routes(train, from);
         train_bank_modules(train);

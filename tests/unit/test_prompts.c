@@ -525,6 +525,58 @@ static void goes_on_from_a_bank(void)
     remove_dir(place.dir);
 }
 
+/* A deep bank that starts from a shallow one is that one: the other layers have no prompt yet. */
+static void a_deep_bank_starts_from_a_shallow_one(void)
+{
+    struct place place;
+    char path[96], to[96];
+    const char *list;
+    eng_error err = {0};
+    struct watch w = {0};
+    eng_model *model = NULL;
+    eng_bank *shallow = NULL, *deep = NULL;
+    float a[4 * 128], b[3 * 4 * 128], route[4], routes[3 * 4], mix[4], mixes[3 * 4];
+    REQUIRE(make_place(&place));
+    eng_prompts_config config = tiny(&place, path, &list);
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+    REQUIRE(eng_model_open(place.model, &model, &err) == ENG_OK &&
+            eng_bank_open(model, place.to, false, &shallow, &err) == ENG_OK);
+    size_t layers = eng_model_get_info(model)->layers;
+    size_t floats = 4 * eng_model_get_info(model)->hidden;
+    REQUIRE(layers <= 3 && floats <= sizeof a / sizeof a[0]);
+    eng_bank_row(shallow, 1, route);
+    eng_route_mix(shallow, route, mix);
+    eng_merged_prompt(shallow, mix, a);
+    config.bank = place.to;
+    config.to = to;
+    config.deep = true;
+    config.schedule.steps = 1;
+    config.lr_prompt = config.lr_route = config.lr_head = 0;
+    for (int tied = 0; tied < 2; tied++) {
+        config.tied = tied;
+        snprintf(to, sizeof to, "%s/deep%d.bank.safetensors", place.dir, tied);
+        CHECK(pretrain(&config, 1, &w, &err) == ENG_OK);
+        REQUIRE(eng_bank_open(model, to, tied, &deep, &err) == ENG_OK);
+        CHECK_INT(eng_bank_get_info(deep)->layers, layers);
+        eng_bank_row(deep, 1, routes);
+        eng_route_mix(deep, routes, mixes);
+        eng_merged_prompt(deep, mixes, b);
+        for (size_t i = 0; i < layers * floats; i++) {
+            CHECK_NEAR(b[i], i < floats ? a[i] : 0, 1e-6);
+        }
+        eng_bank_free(deep);
+    }
+    char again[96];
+    snprintf(again, sizeof again, "%s/again.bank.safetensors", place.dir);
+    config.bank = to; /* and no shallow one from a deep one */
+    config.to = again;
+    config.deep = config.tied = false;
+    CHECK(pretrain(&config, 1, &w, &err) == ENG_EMISMATCH);
+    eng_bank_free(shallow);
+    eng_model_free(model);
+    remove_dir(place.dir);
+}
+
 static void groups_of_zero_stay(void)
 {
     struct place place;
@@ -636,6 +688,7 @@ int main(void)
     RUN(a_tied_bank_opens_tied);
     RUN(killed_and_resumed);
     RUN(goes_on_from_a_bank);
+    RUN(a_deep_bank_starts_from_a_shallow_one);
     RUN(groups_of_zero_stay);
     RUN(refusals);
     TESTS_END;
