@@ -1,5 +1,5 @@
-/* retrieve.c: the few-shot loss of many candidates side by side, and which of the bank's own routes and
- * the caller's has the least.
+/* retrieve.c: the few-shot loss of many candidates side by side, and which of the bank's own routes, the
+ * caller's and the average serves the rows best.
  *
  * Routes, like the candidates of a search, differ only in what their sequences carry (a mix or a
  * prompt), so the same encoded examples run under many of them in one packed batch.
@@ -12,9 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LEAST_PROBABILITY 1e-30
+#define TEMPERATURES      5
+static const double temperatures[TEMPERATURES] = {1, 0.5, 2, 4, 8};
+
 struct sum {
     const struct learner *learner;
-    double *losses; /* (vectors) */
+    double *losses; /* (vectors), or (vectors, TEMPERATURES) */
 };
 
 static eng_status add_loss(void *arg, size_t i, const eng_sequence *sequence, const float *start,
@@ -44,8 +48,43 @@ static void lay_out(const struct learner *learner, const struct carried *carried
     }
 }
 
-eng_status few_shot_losses(struct learner *learner, const struct carried *carried, size_t n,
-                           double *losses, eng_error *err)
+/* What a row costs where only its answer counts: of options −log of the true one's probability among
+ * them, at each of some temperatures. Routes of other tasks are sure of themselves to very different degrees,
+ * which says nothing about the order they put the options in; the least of a route's sums is of that order. */
+static eng_status add_answer_loss(void *arg, size_t i, const eng_sequence *sequence,
+                                  const float *start, const float *end, eng_error *err)
+{
+    struct sum *sum = arg;
+    size_t rows = sum->learner->n_order;
+    const struct batch_item *item = &sum->learner->train.items[sum->learner->order[i % rows]];
+    double *losses = sum->losses + i / rows * TEMPERATURES;
+    size_t options = eng_encoded_options(item->encoded);
+    float probabilities[ENG_MAX_LABELS];
+    double beside[ENG_MAX_LABELS]; /* log-probabilities less the true option's */
+    (void)err;
+    if (options == 0) {
+        losses[0] +=
+            encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL) /
+            (double)rows;
+        return ENG_OK;
+    }
+    eng_decode_options(item->encoded, start, end, probabilities);
+    double truth = log((double)probabilities[item->row.label] + LEAST_PROBABILITY);
+    for (size_t j = 0; j < options; j++) {
+        beside[j] = log((double)probabilities[j] + LEAST_PROBABILITY) - truth;
+    }
+    for (size_t t = 0; t < TEMPERATURES; t++) {
+        double all = 0;
+        for (size_t j = 0; j < options; j++) {
+            all += exp(beside[j] / temperatures[t]);
+        }
+        losses[t] += log(all) / (double)rows;
+    }
+    return ENG_OK;
+}
+
+static eng_status losses_of(struct learner *learner, const struct carried *carried, size_t n,
+                            batch_each each, double *losses, eng_error *err)
 {
     size_t count = 0;
     if (!size_mul(n, learner->n_order, &count)) {
@@ -55,24 +94,30 @@ eng_status few_shot_losses(struct learner *learner, const struct carried *carrie
     if (sequences == NULL) {
         return fail_nomem(err, "rows");
     }
-    for (size_t i = 0; i < n; i++) {
-        losses[i] = 0;
-    }
     lay_out(learner, carried, n, sequences);
     struct sum sum = {learner, losses};
-    eng_status status = batch_run(&learner->runner, sequences, count, add_loss, &sum, err);
+    eng_status status = batch_run(&learner->runner, sequences, count, each, &sum, err);
     free(sequences);
     return status;
 }
 
+eng_status few_shot_losses(struct learner *learner, const struct carried *carried, size_t n,
+                           double *losses, eng_error *err)
+{
+    memset(losses, 0, n * sizeof *losses);
+    return losses_of(learner, carried, n, add_loss, losses, err);
+}
+
 /* ---- the nearest route ------------------------------------------------------------------------------- */
 
-/* Route i: the bank's rows, then the caller's candidates. */
+/* Route i: the bank's rows, the caller's candidates, the average of all modules. */
 static void route_of(const struct learner *learner, size_t i, float *route)
 {
     size_t rows = learner->bank->info.rows;
     if (i < rows) {
         eng_bank_row(learner->bank, i, route);
+    } else if (i == rows + learner->config.n_candidates) {
+        memset(route, 0, learner->bank->info.route_len * sizeof *route);
     } else {
         memcpy(route, learner->config.candidates[i - rows].route,
                learner->bank->info.route_len * sizeof *route);
@@ -82,34 +127,38 @@ static void route_of(const struct learner *learner, size_t i, float *route)
 static const char *name_of(const struct learner *learner, size_t i)
 {
     size_t rows = learner->bank->info.rows;
+    if (i == rows + learner->config.n_candidates) {
+        return "average";
+    }
     return i < rows ? eng_bank_row_name(learner->bank, i)
                     : learner->config.candidates[i - rows].name;
 }
 
-static size_t least(const double *losses, size_t n)
+/* The vector of the least sum; a temperature that nothing was added at (a task without options) is none. */
+static size_t least(const double *losses, size_t n, bool options)
 {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++) {
+    size_t best = 0, all = n * TEMPERATURES, apart = options ? 1 : TEMPERATURES;
+    for (size_t i = apart; i < all; i += apart) {
         if (losses[i] < losses[best] || isnan(losses[best])) {
             best = i;
         }
     }
-    return best;
+    return best / TEMPERATURES;
 }
 
 eng_status retrieve_route(struct learner *learner, float *route, char *name, size_t size,
                           eng_error *err)
 {
     const eng_bank_info *info = &learner->bank->info;
-    size_t width = info->layers * info->modules, n = info->rows + learner->config.n_candidates;
+    size_t width = info->layers * info->modules, n = info->rows + learner->config.n_candidates + 1;
     eng_status status = ENG_OK;
-    if (n == 0) {
+    if (n == 1) {
         return fail(err, ENG_ENOTFOUND, "bank", "bank %s has no router rows to retrieve from",
                     info->name);
     }
     float *mixes = calloc(n, width * sizeof *mixes);
     struct carried *carried = calloc(n, sizeof *carried);
-    double *losses = calloc(n, sizeof *losses);
+    double *losses = calloc(n, TEMPERATURES * sizeof *losses);
     if (mixes == NULL || carried == NULL || losses == NULL) {
         status = fail_nomem(err, "retrieve");
         goto out;
@@ -119,9 +168,9 @@ eng_status retrieve_route(struct learner *learner, float *route, char *name, siz
         eng_route_mix(learner->bank, route, mixes + i * width);
         carried[i].mix = mixes + i * width;
     }
-    status = few_shot_losses(learner, carried, n, losses, err);
+    status = losses_of(learner, carried, n, add_answer_loss, losses, err);
     if (status == ENG_OK) {
-        size_t best = least(losses, n);
+        size_t best = least(losses, n, eng_task_get_type(learner->task) != ENG_EXTRACTIVE);
         route_of(learner, best, route);
         snprintf(name, size, "%s", name_of(learner, best));
     }

@@ -181,8 +181,9 @@ ENG_MUST_CHECK eng_status learner_search(struct learner *learner, const struct l
 ENG_MUST_CHECK eng_status few_shot_losses(struct learner *learner, const struct carried *carried,
                                           size_t n, double *losses, eng_error *err);
 
-/* Of the bank's rows and config.candidates the route with the least few-shot loss, and its name.
- * retrieve.c.   route (route_len), name (size bytes) overwritten */
+/* Of the bank's rows, config.candidates and the average of all modules the route that serves the training
+ * rows best: the least −log p(answer), among the options and at the temperature that suits the route; of
+ * extractive rows the least few-shot loss. And its name. retrieve.c.   route (route_len), name (size bytes) overwritten */
 ENG_MUST_CHECK eng_status retrieve_route(struct learner *learner, float *route, char *name,
                                          size_t size, eng_error *err);
 

@@ -2,7 +2,7 @@
  *
  *     a gradient step   batch rows forward and back: three times the work of forward
  *     a look at dev     the validation rows, every eval_every steps, and once at the start
- *     retrieval         every training row under every router row
+ *     retrieval         every training row under every router row and the average
  *     an evaluation     every training row
  *
  * Cross-validation runs all of it once a fold on the rows outside it, looks at those inside, and once
@@ -114,7 +114,7 @@ bool job_estimate(const struct server *server, const struct job_plan *plan,
         forwards += (double)count.evaluations * train * len;
         forwards += (1 + (double)steps / (double)config->eval_every) * dev * len;
         if (count.retrieves) {
-            forwards += (double)bank->rows * train * len;
+            forwards += (double)(bank->rows + 1) * train * len; /* and the average */
         }
     }
     *out = (struct job_estimate){.train_rows = rows->n_train,

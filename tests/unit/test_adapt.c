@@ -181,27 +181,61 @@ static void the_same_seed_gives_the_same_bytes(void)
     eng_adapt_result_fini(&c);
 }
 
-static void retrieve_takes_the_row_of_least_loss(void)
+/* *least: mean −log p(true option) of the training rows under a route, at the temperature where it is least. */
+static void answer_loss(const float *route, double *least)
+{
+    const double temperatures[] = {0.5, 1, 2, 4, 8};
+    double sums[5] = {0};
+    float mix[64], start[512], end[512], p[2];
+    eng_workspace *workspace = NULL;
+    eng_route_mix(toy.bank, route, mix);
+    REQUIRE(eng_workspace_new(toy.model, 512, 1, &workspace, NULL) == ENG_OK);
+    for (size_t i = 0; i < TOY_EACH; i++) {
+        eng_example row;
+        eng_encoded *encoded = NULL;
+        size_t len = 0;
+        eng_dataset_row(toy.set, train[i], &row, NULL);
+        REQUIRE(eng_encode(toy.task, &row.input, 0, &encoded, NULL) == ENG_OK);
+        const int32_t *ids = eng_encoded_ids(encoded, &len);
+        const eng_sequence sequence = {.ids = ids, .len = len, .bank = toy.bank, .mix = mix};
+        REQUIRE(eng_forward(toy.compute, workspace, ENG_SERVING, toy.model, &sequence, 1, start,
+                            end, NULL) == ENG_OK);
+        eng_decode_options(encoded, start, end, p);
+        /* the set's labels come in the order of its rows, 乙 first; the task has 甲 first */
+        size_t truth = train[i] % 2 == 0 ? 1 : 0;
+        for (size_t t = 0; t < 5; t++) {
+            double other = log((double)p[1 - truth]) - log((double)p[truth]);
+            sums[t] += log1p(exp(other / temperatures[t])) / TOY_EACH;
+        }
+        eng_encoded_free(encoded);
+    }
+    *least = sums[0];
+    for (size_t t = 1; t < 5; t++) {
+        *least = fmin(*least, sums[t]);
+    }
+    eng_workspace_free(workspace);
+}
+
+static void retrieve_takes_the_row_that_serves_best(void)
 {
     eng_adapt_config config = config_of("retrieve", ENG_INIT_RANDOM);
     eng_adapt_result result;
-    double least = 1e9;
-    size_t best = 0;
-    float mix[64], route[64];
+    float route[64] = {0}, best[64] = {0};
+    const char *name = "average";
+    double least = 1e9, loss = 1e9;
+    answer_loss(route, &least);
     REQUIRE(adapt(&config, NULL, NULL, &result, NULL) == ENG_OK);
     for (size_t row = 0; row < eng_bank_get_info(toy.bank)->rows; row++) {
-        eng_scores scores;
         eng_bank_row(toy.bank, row, route);
-        eng_route_mix(toy.bank, route, mix);
-        REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set,
-                             train, TOY_EACH, mix, NULL, NULL, 0, NULL, NULL, NULL, NULL, &scores,
-                             NULL) == ENG_OK);
-        best = scores.loss < least ? row : best;
-        least = scores.loss < least ? scores.loss : least;
+        answer_loss(route, &loss);
+        if (loss < least) {
+            least = loss;
+            name = eng_bank_row_name(toy.bank, row);
+            memcpy(best, route, sizeof best);
+        }
     }
-    CHECK_STR(result.started_from, eng_bank_row_name(toy.bank, best));
-    eng_bank_row(toy.bank, best, route);
-    CHECK(memcmp(result.route, route, result.route_len * sizeof *route) == 0);
+    CHECK_STR(result.started_from, name);
+    CHECK(memcmp(result.route, best, result.route_len * sizeof *best) == 0);
     CHECK_INT(result.steps, 0);
     eng_adapt_result_fini(&result);
 }
@@ -343,7 +377,7 @@ int main(void)
     if (toy_open(&toy)) {
         RUN(learns_what_the_options_do_not_say);
         RUN(the_same_seed_gives_the_same_bytes);
-        RUN(retrieve_takes_the_row_of_least_loss);
+        RUN(retrieve_takes_the_row_that_serves_best);
         RUN(average_is_all_zeros);
         RUN(a_caller_can_stop_it);
         RUN(an_absurd_step_size_ends_with_the_best_so_far);
