@@ -11,6 +11,8 @@ DATA has corpus/*.txt and upstream/<task>/ (shared/data). Writes
     OUT/tasks/       the upstream tasks named below as they are; reading comprehension cut to windows that hold
                      the answer; and tasks made from text alone: alike_30, _45, _60 and same_text (pairs),
                      what_is_missing (extractive), which_holds, which_is_said, which_follows, which_word (choice)
+    OUT/more/        tasks that come in later: other upstream tasks as they are; reviews (several opinions alike in
+                     one text) and which_topic (choice: the word that a paragraph comes back to)
 
 Same data, same bytes. Nothing of it is part of the project; the model card names sources and licences.
 """
@@ -26,6 +28,8 @@ CORPORA = ("recipes", "classics_modern_translation", "dialogue", "clue_corpus_sa
 TASKS = ("online_shopping", "waimai", "weibo_sentiment", "smp_ewect", "cold", "cmos", "thucnews", "domain_cls",
          "csl_discipline", "afqmc", "bq", "chip_sts", "qbqtc", "cmnli", "csnli", "cinlid", "xnli_zh",
          "cluener_span", "msra_span")
+MORE = ("bdci_car", "nlpcc_stance", "nlpcc_dbqa", "ccpm")
+REVIEWS = ("online_shopping", "waimai", "weibo_sentiment")
 READING = {"cmrc2018": 4, "dureader_robust": 6}  # windows of a training row
 TEXT_FIELDS = ("text", "text_a", "text_b", "context")
 SENTENCE_END = re.compile(r"(?<=[。！？；!?;])")
@@ -104,8 +108,8 @@ READ = '阅读理解：文档"{context}"，问题"{question}"'
 CHOOSE = '阅读选择：文档"{context}"，问题"{question}",选项：'
 
 
-def write_task(out, name, kind, template, parts, rng, labels=()):
-    folder = out / "tasks" / name
+def write_task(out, name, kind, template, parts, rng, labels=(), place="tasks"):
+    folder = out / place / name
     folder.mkdir(parents=True)
     task = {"name": name, "type": kind, "labels": list(labels), "template": template}
     (folder / "task.json").write_text(json.dumps(task, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -120,14 +124,14 @@ def in_parts(rows):
     return {"dev": rows[:DEV], "test": rows[DEV:2 * DEV], "train": rows[2 * DEV:]}
 
 
-def make_task(out, name, kind, template, make, n, rng, labels=()):
+def make_task(out, name, kind, template, make, n, rng, labels=(), place="tasks"):
     """n rows and two parts of DEV more, of make(rng), which may be None now and then."""
     rows = []
     while len(rows) < n + 2 * DEV:
         row = make(rng)
         if row:
             rows.append(row)
-    write_task(out, name, kind, template, in_parts(rows), rng, labels)
+    write_task(out, name, kind, template, in_parts(rows), rng, labels, place)
 
 
 def window(row, rng):
@@ -192,6 +196,8 @@ class Text:
         self.words = {w for w, n in pair.items() if 40 <= n <= 4000 and w[0] != w[1] and
                       all("一" <= c <= "鿿" and c not in STOP for c in w) and
                       n * total > 60 * single[w[0]] * single[w[1]]}
+
+        self.topical = [line for line in self.lines if len(set(words := self.words_of(line))) < len(words)]
 
     def words_of(self, text):
         return [text[i:i + 2] for i in range(len(text) - 1) if text[i:i + 2] in self.words]
@@ -336,8 +342,43 @@ def which_word(text, rng):
     return with_options({"context": line.replace(answer, ""), "question": "主题是什么？"}, answer, other, rng.randrange(3, 11), rng)
 
 
-def from_text(lines, out, rng):
-    text = Text(lines)
+def which_topic(text, rng):
+    """The word that a paragraph has more than once, taken out of it, among such words of other paragraphs."""
+
+    def topic(line):
+        words = text.words_of(line)
+        return rng.choice([w for w in words if words.count(w) > 1] or [""])
+
+    line = rng.choice(text.lines)
+    answer, n = topic(line), rng.randrange(15, 70)
+    rest = line.replace(answer, "") if answer else ""
+    at = rng.randrange(max(1, len(rest) - n))
+    return with_options({"context": rest[at:at + n], "question": "主题是什么？"}, answer,
+                        lambda: topic(rng.choice(text.topical)), rng.randrange(4, 16), rng) if answer else None
+
+
+def opinion(rows, rng):
+    """One to five opinions alike, until they are long enough."""
+    label, n = rng.choice(("负面", "正面")), rng.randrange(30, 301)
+    found = ""
+    for row in rng.sample(rows[label], 5):
+        if found and len(found) + len(row) > n:
+            break
+        found += row + ("" if row[-1] in "。！？!?~～…." else rng.choice(("，", "。", "！", " ")))
+    return {"text": found[:320], "label": label}
+
+
+def reviews(data, out, rng):
+    rows = {"负面": [], "正面": []}
+    for name in REVIEWS:
+        for row in read_rows(data, name, "train"):
+            rows[row["label"]].append(row["text"].strip())
+    rows = {label: [text for text in texts if text] for label, texts in rows.items()}
+    make_task(out, "reviews", "classification", '情感分析："{text}"的情感是？选项：', lambda r: opinion(rows, r), 20000, rng,
+              ("负面", "正面"), "more")
+
+
+def from_text(text, out, rng):
     print(len(text.words), "words")
     for share in (30, 45, 60):
         make_task(out, f"alike_{share}", "pair", ALIKE, lambda r, share=share: alike(text, share / 100, r), 20000, rng,
@@ -366,7 +407,13 @@ def main():
     for name in TASKS:
         shutil.copytree(data / "upstream" / name, out / "tasks" / name)
     reading(data, out, random.Random(11))
-    from_text(lines, out, random.Random(7))
+    text = Text(lines)
+    from_text(text, out, random.Random(7))
+    for name in MORE:
+        shutil.copytree(data / "upstream" / name, out / "more" / name)
+    reviews(data, out, random.Random(13))
+    make_task(out, "which_topic", "choice", '主题识别："{context}"的主题是？选项：', lambda r: which_topic(text, r), 40000,
+              random.Random(17), place="more")
 
 
 if __name__ == "__main__":
