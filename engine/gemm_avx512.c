@@ -62,7 +62,7 @@
         ROW_STEP(7, third[lda + (p)])                                                              \
     }
 
-INLINE void kernel(const size_t rows, const size_t wide, const struct gemm_step *s)
+INLINE void kernel(const size_t rows, const size_t wide, const bool asks, const struct gemm_step *s)
 {
     const size_t lda = s->lda, stride = s->panel_stride, k = s->k;
     const float *panel = s->panel, *first = s->a;
@@ -77,8 +77,16 @@ INLINE void kernel(const size_t rows, const size_t wide, const struct gemm_step 
     ROW_START(5)
     ROW_START(6)
     ROW_START(7)
+    const unsigned char *ahead = s->ahead, *const ahead_end = s->ahead_end;
+    const size_t ahead_stride = s->ahead_stride;
     size_t p = 0;
     for (; p + 4 <= k; p += 4) { /* the loop's own additions compete for the multiply-add ports */
+        if (asks && ahead < ahead_end) {
+            __builtin_prefetch(ahead, 0, 2);
+            __builtin_prefetch(ahead + ahead_stride, 0, 2);
+            __builtin_prefetch(ahead + 2 * ahead_stride, 0, 2);
+            ahead += 64;
+        }
         STEP(0)
         STEP(1)
         STEP(2)
@@ -108,16 +116,21 @@ INLINE void kernel(const size_t rows, const size_t wide, const struct gemm_step 
 #define ROWS(n)                                                                                    \
     case n:                                                                                        \
         if (s->panels == 3) {                                                                      \
-            kernel(n, 3, s);                                                                       \
+            kernel(n, 3, false, s);                                                                \
         } else if (s->panels == 2) {                                                               \
-            kernel(n, 2, s);                                                                       \
+            kernel(n, 2, false, s);                                                                \
         } else {                                                                                   \
-            kernel(n, 1, s);                                                                       \
+            kernel(n, 1, false, s);                                                                \
         }                                                                                          \
         break;
 
 AVX512 void gemm_step_avx512(const struct gemm_step *s)
 {
+    if (s->ahead !=
+        NULL) { /* a loop of its own: the test alone costs a step of few rows a quarter */
+        kernel(8, 3, true, s);
+        return;
+    }
     switch (s->rows) {
         ROWS(1)
         ROWS(2)

@@ -3,8 +3,8 @@
  * A tile of C is up to TILE_ROWS rows by some panels of 16 columns. Inside, the sum is cut into
  * blocks of BLOCK_K: the A block (TILE_ROWS x BLOCK_K, at most 384 KiB) stays in the second-level
  * cache while the panels pass through the first once, as many side by side as the kernel is wide. With
- * one block of rows, as in a short request, each weight is read from memory once; the next panels are
- * asked for while the present ones are computed. Later blocks start from the partial C, which
+ * one block of rows, as in a short request, each weight is read from memory once; with many rows the next
+ * panels are asked for while the present ones are computed. Later blocks start from the partial C, which
  * continues the same chain of multiply-adds: blocking changes no bit.
  *
  * Whatever is not packed (attention, backward) is packed on the fly into the thread's scratch, a block
@@ -25,6 +25,8 @@
 #define TURN_STRIDE    (SCRATCH_K + 16)
 #define MAX_STEP_ROWS  ((size_t)8)
 #define MAX_PANELS     ((size_t)3)
+#define ON_THE_WAY                                                                                 \
+    ((size_t)8) /* steps that share out the next panels: a line each every eight over k */
 
 _Static_assert((SCRATCH_STRIDE * SCRATCH_PANELS + TILE_ROWS * TURN_STRIDE) * sizeof(float) <=
                    GEMM_SCRATCH,
@@ -101,23 +103,23 @@ static void step_at(const struct gemm_product *g, const struct block *block, str
     kernels[block->simd].step(step);
 }
 
-/* Asks for part `index` of `parts` of the next panels while these are computed: weights come from far
- * away. */
-static void prefetch_part(const struct block *block, size_t j, size_t panels, size_t index,
-                          size_t parts)
+/* Part `index` of `parts` of the panels from j on, as many as the step has, is asked for while the step
+ * computes: weights come from far away. The wide kernel asks on its way; asking for all at once holds up the
+ * loads behind it, and with few rows that costs more than it saves. */
+static void ask_ahead(const struct block *block, size_t j, size_t index, size_t parts,
+                      struct gemm_step *step)
 {
-    if (block->packed == NULL) {
+    step->ahead = NULL;
+    if (block->packed == NULL || block->simd != SIMD_AVX512 || parts < ON_THE_WAY ||
+        step->panels != MAX_PANELS || step->rows != MAX_STEP_ROWS) {
         return;
     }
     size_t value = block->packed->half ? sizeof(uint16_t) : sizeof(float);
-    size_t bytes = block->k * PANEL * value, share = divide_up(divide_up(bytes, 64), parts) * 64;
-    for (size_t p = 0; p < panels; p++) {
-        const unsigned char *panel =
-            block->packed->data + ((j + p) * block->packed->k + block->from) * PANEL * value;
-        for (size_t at = index * share; at < (index + 1) * share; at += 64) {
-            __builtin_prefetch(panel + at, 0, 2);
-        }
-    }
+    size_t share = divide_up(divide_up(block->k * PANEL * value, 64), parts) * 64;
+    step->ahead_stride = block->packed->k * PANEL * value;
+    step->ahead =
+        block->packed->data + j * step->ahead_stride + block->from * PANEL * value + index * share;
+    step->ahead_end = step->ahead + share;
 }
 
 /* Panels of the next step, `columns` before the tile's end: the kernel's width, but two and two rather
@@ -160,8 +162,8 @@ static void multiply_block(const struct gemm_product *g, const struct tile *tile
         step.panels = step_panels(kernel, end - column);
         point_at_panels(block, tile, j, step.panels, &step);
         for (size_t r = 0; r < tile->rows; r += rows) {
-            prefetch_part(block, j + step.panels, step.panels, r / rows, parts);
             step.rows = min_size(rows, tile->rows - r);
+            ask_ahead(block, j + step.panels, r / rows, parts, &step);
             step.a = block->a + r * block->lda;
             step_at(g, block, &step, tile->row + r, column);
         }
