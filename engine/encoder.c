@@ -462,7 +462,7 @@ static void keep_read(const struct batch *batch, float *x, size_t H, size_t stri
     }
 }
 
-static void self_attention(eng_compute *compute, const struct encoder_params *params,
+static void self_attention(eng_compute *compute, eng_class who, const struct encoder_params *params,
                            const struct layer_params *layer, const struct batch *batch,
                            const struct layer_values *v, const struct strides *ld, bool some)
 {
@@ -488,6 +488,7 @@ static void self_attention(eng_compute *compute, const struct encoder_params *pa
                                   .stride = ld->qkv,
                                   .out = v->context,
                                   .out_stride = ld->hidden};
+    compute_turn_yield(compute, who);
     attention_forward(compute, &attention);
 }
 
@@ -505,7 +506,7 @@ void pass_layer(eng_compute *compute, eng_class who, const struct encoder_params
                             .dropout = &batch->dropout,
                             .place = DROPOUT_ATTENTION(l)};
     compute_turn_yield(compute, who);
-    self_attention(compute, params, layer, batch, v, &ld, some);
+    self_attention(compute, who, params, layer, batch, v, &ld, some);
     compute_turn_yield(compute, who);
     struct gemm_product o = linear_product(&layer->o, T, v->context, ld.hidden, v->sum, ld.hidden);
     gemm_run(compute, &o, 1);

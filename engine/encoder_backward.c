@@ -26,6 +26,7 @@
 /* One backward in progress. */
 struct backward {
     eng_compute *compute;
+    eng_class who;
     struct encoder_tape *tape;
     const struct encoder_params *params;
     struct strides ld;
@@ -33,6 +34,13 @@ struct backward {
     enum simd simd;
     bool weights;
 };
+
+/* Between two loops: a prediction that waits goes first. A layer's backward pass takes milliseconds, as long
+ * as a small prediction from end to end. */
+static void give_way(const struct backward *b)
+{
+    compute_turn_yield(b->compute, b->who);
+}
 
 /* Gradient tables hold const pointers because parameters do; these are ours to write. */
 static float *writable(const float *gradient)
@@ -106,6 +114,7 @@ static void norm_backward(const struct backward *b, const struct layernorm *norm
 static void rows_dx(const struct backward *b, size_t rows, const struct linear *linear,
                     const float *dy, size_t ldy, float *dx, size_t ldx, bool add)
 {
+    give_way(b);
     bool turned = linear->turned != NULL;
     struct gemm_product product = {.m = rows,
                                    .n = linear->in,
@@ -135,6 +144,7 @@ static void linear_dw(const struct backward *b, const struct linear *gradient, c
     if (!b->weights) {
         return;
     }
+    give_way(b);
     struct gemm_product product = {.m = gradient->out,
                                    .n = gradient->in,
                                    .k = b->rows,
@@ -192,6 +202,7 @@ static void recompute_task(void *arg, size_t index, size_t thread, void *scratch
 static void run_rows(const struct backward *b, pool_task task, struct rows_job *job)
 {
     double work = 30.0 * (double)b->rows * (double)b->params->ffn;
+    give_way(b);
     pool_run(b->compute, row_tasks(b->rows), work, task, job);
 }
 
@@ -304,6 +315,7 @@ static void attention_part_backward(const struct backward *b, size_t l, float *f
                                   .dq = tape->dqkv,
                                   .dk = tape->dqkv + H,
                                   .dv = tape->dqkv + 2 * H};
+    give_way(b);
     attention_backward(b->compute, &attention); /* (2') */
     if (first != NULL) {
         first_dx(b, first);
@@ -397,14 +409,13 @@ static eng_status check_banks(const struct encoder_tape *tape, eng_error *err)
     return ENG_OK;
 }
 
-/* From dL/dh of the last layer in tape->dh. The caller holds the turn. A backward layer is twice a forward
- * one: two pieces. */
-static void backward_layers(const struct backward *b, eng_class who, float *dprompt)
+/* From dL/dh of the last layer in tape->dh. The caller holds the turn. */
+static void backward_layers(const struct backward *b, float *dprompt)
 {
     for (size_t l = b->params->layers; l-- > 0;) {
-        compute_turn_yield(b->compute, who);
+        give_way(b);
         ffn_backward(b, l);
-        compute_turn_yield(b->compute, who);
+        give_way(b);
         bool last = l == 0 && dprompt != NULL && !b->weights;
         attention_part_backward(b, l, last ? dprompt : NULL);
         if (dprompt != NULL && !last) {
@@ -418,7 +429,7 @@ static void backward_layers(const struct backward *b, eng_class who, float *dpro
 }
 
 static eng_status begin(struct backward *b, eng_compute *compute, struct encoder_tape *tape,
-                        bool bare, eng_error *err)
+                        eng_class who, bool bare, eng_error *err)
 {
     if (!tape->kept || tape->batch.bare != bare) {
         return fail(err, ENG_EINVAL, "tape", "no forward %s a bank was kept to go back through",
@@ -426,6 +437,7 @@ static eng_status begin(struct backward *b, eng_compute *compute, struct encoder
     }
     const struct encoder_params *params = &tape->model->params;
     *b = (struct backward){.compute = compute,
+                           .who = who,
                            .tape = tape,
                            .params = params,
                            .ld = strides_of(params),
@@ -439,7 +451,7 @@ eng_status encoder_backward(eng_compute *compute, struct encoder_tape *tape, eng
                             const float *dstart, const float *dend, float *dprompt, eng_error *err)
 {
     struct backward b;
-    eng_status status = begin(&b, compute, tape, false, err);
+    eng_status status = begin(&b, compute, tape, who, false, err);
     float *prompt = (tape->want & WANT_PROMPT) != 0 ? dprompt : NULL;
     if (status == ENG_OK && prompt != NULL) {
         status = check_banks(tape, err);
@@ -449,7 +461,7 @@ eng_status encoder_backward(eng_compute *compute, struct encoder_tape *tape, eng
     }
     compute_turn_take(compute, who);
     head_backward(&b, dstart, dend);
-    backward_layers(&b, who, prompt);
+    backward_layers(&b, prompt);
     compute_turn_give(compute);
     return ENG_OK;
 }
@@ -458,12 +470,12 @@ eng_status encoder_backward_bare(eng_compute *compute, struct encoder_tape *tape
                                  eng_error *err)
 {
     struct backward b;
-    eng_status status = begin(&b, compute, tape, true, err);
+    eng_status status = begin(&b, compute, tape, who, true, err);
     if (status != ENG_OK) {
         return status;
     }
     compute_turn_take(compute, who);
-    backward_layers(&b, who, NULL);
+    backward_layers(&b, NULL);
     compute_turn_give(compute);
     return ENG_OK;
 }
