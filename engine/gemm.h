@@ -91,9 +91,8 @@ struct gemm_step {
     size_t ldinit;
     float *c;
     size_t ldc;
-    /* AVX-512, 8 rows and 3 panels only: what a later step will read is asked for on the way, at most k / 4
-     * lines of 64 bytes from `ahead` to ahead_end, and as many one and two ahead_stride bytes behind. Else
-     * NULL. */
+    /* AVX-512 with 3 panels: what a later step will read is asked for on the way, at most k / 4 lines of 64
+     * bytes from `ahead` to ahead_end, and as many one and two ahead_stride bytes behind. NULL, NULL: none. */
     const unsigned char *ahead, *ahead_end;
     size_t ahead_stride;
 };

@@ -62,7 +62,7 @@
         ROW_STEP(7, third[lda + (p)])                                                              \
     }
 
-INLINE void kernel(const size_t rows, const size_t wide, const bool asks, const struct gemm_step *s)
+INLINE void kernel(const size_t rows, const size_t wide, const struct gemm_step *s)
 {
     const size_t lda = s->lda, stride = s->panel_stride, k = s->k;
     const float *panel = s->panel, *first = s->a;
@@ -81,7 +81,7 @@ INLINE void kernel(const size_t rows, const size_t wide, const bool asks, const 
     const size_t ahead_stride = s->ahead_stride;
     size_t p = 0;
     for (; p + 4 <= k; p += 4) { /* the loop's own additions compete for the multiply-add ports */
-        if (asks && ahead < ahead_end) {
+        if (wide == 3 && ahead < ahead_end) {
             __builtin_prefetch(ahead, 0, 2);
             __builtin_prefetch(ahead + ahead_stride, 0, 2);
             __builtin_prefetch(ahead + 2 * ahead_stride, 0, 2);
@@ -116,21 +116,16 @@ INLINE void kernel(const size_t rows, const size_t wide, const bool asks, const 
 #define ROWS(n)                                                                                    \
     case n:                                                                                        \
         if (s->panels == 3) {                                                                      \
-            kernel(n, 3, false, s);                                                                \
+            kernel(n, 3, s);                                                                       \
         } else if (s->panels == 2) {                                                               \
-            kernel(n, 2, false, s);                                                                \
+            kernel(n, 2, s);                                                                       \
         } else {                                                                                   \
-            kernel(n, 1, false, s);                                                                \
+            kernel(n, 1, s);                                                                       \
         }                                                                                          \
         break;
 
 AVX512 void gemm_step_avx512(const struct gemm_step *s)
 {
-    if (s->ahead !=
-        NULL) { /* a loop of its own: the test alone costs a step of few rows a quarter */
-        kernel(8, 3, true, s);
-        return;
-    }
     switch (s->rows) {
         ROWS(1)
         ROWS(2)

@@ -25,8 +25,8 @@
 #define TURN_STRIDE    (SCRATCH_K + 16)
 #define MAX_STEP_ROWS  ((size_t)8)
 #define MAX_PANELS     ((size_t)3)
-#define ON_THE_WAY                                                                                 \
-    ((size_t)8) /* steps that share out the next panels: a line each every eight over k */
+/* As many steps at least share the next panels out: a line of each panel every eight over k. */
+#define ON_THE_WAY ((size_t)8)
 
 _Static_assert((SCRATCH_STRIDE * SCRATCH_PANELS + TILE_ROWS * TURN_STRIDE) * sizeof(float) <=
                    GEMM_SCRATCH,
@@ -109,9 +109,9 @@ static void step_at(const struct gemm_product *g, const struct block *block, str
 static void ask_ahead(const struct block *block, size_t j, size_t index, size_t parts,
                       struct gemm_step *step)
 {
-    step->ahead = NULL;
+    step->ahead = step->ahead_end = NULL;
     if (block->packed == NULL || block->simd != SIMD_AVX512 || parts < ON_THE_WAY ||
-        step->panels != MAX_PANELS || step->rows != MAX_STEP_ROWS) {
+        step->panels != MAX_PANELS) {
         return;
     }
     size_t value = block->packed->half ? sizeof(uint16_t) : sizeof(float);
@@ -162,8 +162,8 @@ static void multiply_block(const struct gemm_product *g, const struct tile *tile
         step.panels = step_panels(kernel, end - column);
         point_at_panels(block, tile, j, step.panels, &step);
         for (size_t r = 0; r < tile->rows; r += rows) {
-            step.rows = min_size(rows, tile->rows - r);
             ask_ahead(block, j + step.panels, r / rows, parts, &step);
+            step.rows = min_size(rows, tile->rows - r);
             step.a = block->a + r * block->lda;
             step_at(g, block, &step, tile->row + r, column);
         }
