@@ -21,17 +21,26 @@ struct sum {
     double *losses; /* (vectors), or (vectors, TEMPERATURES) */
 };
 
+/* The row that sequence i is of. */
+static const struct batch_item *item_of(const struct sum *sum, size_t i)
+{
+    return &sum->learner->train.items[sum->learner->order[i % sum->learner->n_order]];
+}
+
+/* A row's part of the few-shot loss. */
+static double row_loss(const struct sum *sum, const struct batch_item *item,
+                       const eng_sequence *sequence, const float *start, const float *end)
+{
+    return encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL) /
+           (double)sum->learner->n_order;
+}
+
 static eng_status add_loss(void *arg, size_t i, const eng_sequence *sequence, const float *start,
                            const float *end, eng_error *err)
 {
     struct sum *sum = arg;
-    size_t vector = i / sum->learner->n_order;
-    const struct batch_item *item =
-        &sum->learner->train.items[sum->learner->order[i % sum->learner->n_order]];
     (void)err;
-    sum->losses[vector] +=
-        encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL) /
-        (double)sum->learner->n_order;
+    sum->losses[i / sum->learner->n_order] += row_loss(sum, item_of(sum, i), sequence, start, end);
     return ENG_OK;
 }
 
@@ -50,22 +59,24 @@ static void lay_out(const struct learner *learner, const struct carried *carried
 
 /* What a row costs where only its answer counts: of options −log of the true one's probability among
  * them, at each of some temperatures. Routes of other tasks are sure of themselves to very different degrees,
- * which says nothing about the order they put the options in; the least of a route's sums is of that order. */
+ * which says nothing about the order they put the options in; the least of a route's sums is of that order.
+ * Without options the few-shot loss, at every temperature the same. */
 static eng_status add_answer_loss(void *arg, size_t i, const eng_sequence *sequence,
                                   const float *start, const float *end, eng_error *err)
 {
     struct sum *sum = arg;
     size_t rows = sum->learner->n_order;
-    const struct batch_item *item = &sum->learner->train.items[sum->learner->order[i % rows]];
+    const struct batch_item *item = item_of(sum, i);
     double *losses = sum->losses + i / rows * TEMPERATURES;
     size_t options = eng_encoded_options(item->encoded);
     float probabilities[ENG_MAX_LABELS];
     double beside[ENG_MAX_LABELS]; /* log-probabilities less the true option's */
     (void)err;
     if (options == 0) {
-        losses[0] +=
-            encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL) /
-            (double)rows;
+        double loss = row_loss(sum, item, sequence, start, end);
+        for (size_t t = 0; t < TEMPERATURES; t++) {
+            losses[t] += loss;
+        }
         return ENG_OK;
     }
     eng_decode_options(item->encoded, start, end, probabilities);
@@ -134,11 +145,11 @@ static const char *name_of(const struct learner *learner, size_t i)
                     : learner->config.candidates[i - rows].name;
 }
 
-/* The vector of the least sum; a temperature that nothing was added at (a task without options) is none. */
-static size_t least(const double *losses, size_t n, bool options)
+/* The vector of the least sum. */
+static size_t least(const double *losses, size_t n)
 {
-    size_t best = 0, all = n * TEMPERATURES, apart = options ? 1 : TEMPERATURES;
-    for (size_t i = apart; i < all; i += apart) {
+    size_t best = 0;
+    for (size_t i = 1; i < n * TEMPERATURES; i++) {
         if (losses[i] < losses[best] || isnan(losses[best])) {
             best = i;
         }
@@ -170,7 +181,7 @@ eng_status retrieve_route(struct learner *learner, float *route, char *name, siz
     }
     status = losses_of(learner, carried, n, add_answer_loss, losses, err);
     if (status == ENG_OK) {
-        size_t best = least(losses, n, eng_task_get_type(learner->task) != ENG_EXTRACTIVE);
+        size_t best = least(losses, n);
         route_of(learner, best, route);
         snprintf(name, size, "%s", name_of(learner, best));
     }

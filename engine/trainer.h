@@ -183,7 +183,8 @@ ENG_MUST_CHECK eng_status few_shot_losses(struct learner *learner, const struct 
 
 /* Of the bank's rows, config.candidates and the average of all modules the route that serves the training
  * rows best: the least −log p(answer), among the options and at the temperature that suits the route; of
- * extractive rows the least few-shot loss. And its name. retrieve.c.   route (route_len), name (size bytes) overwritten */
+ * extractive rows the least few-shot loss. And its name. retrieve.c.
+ *   route (route_len), name (size bytes) overwritten */
 ENG_MUST_CHECK eng_status retrieve_route(struct learner *learner, float *route, char *name,
                                          size_t size, eng_error *err);
 

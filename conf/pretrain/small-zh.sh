@@ -29,19 +29,19 @@ train "$out/masked" backbone "$out/data/pairs.txt" --vocab "$top/tests/models/bo
     --layers 3 --hidden 128 --heads 4 --ffn 512 --positions 512 --batch-tokens 2048 --max-len 256 \
     --lr 1.5e-3 --warmup 200 --dropout 0 --mask 0.25 --steps 12000
 
-train "$out/joint" prompts "$out/data/tasks" --train joint --model "$out/masked" --prompt-offset 1 \
-    --modules 8 --prompt-tokens 16 --intrinsic 64 --text-limit 320 --neutral 3 --batch 16 \
-    --lr-backbone 4e-4 --lr 2e-3 --lr-route 3e-2 --mlm-weight 0.2 --mlm-tokens 512 --text "$out/data/text.txt" \
-    --first online_shopping,waimai,weibo_sentiment,thucnews,smp_ewect,cold,csl_discipline --first-steps 3500 \
-    --dev-every 2000 --dev-rows 40 --warmup 200 --steps 56000
+# Of both runs over tasks.
+joint=(--train joint --prompt-offset 1 --modules 8 --prompt-tokens 16 --intrinsic 64 --text-limit 320 --neutral 3
+    --batch 16 --mlm-weight 0.2 --mlm-tokens 512 --text "$out/data/text.txt" --dev-every 2000 --dev-rows 40)
+
+train "$out/joint" prompts "$out/data/tasks" "${joint[@]}" --model "$out/masked" \
+    --lr-backbone 4e-4 --lr 2e-3 --lr-route 3e-2 --warmup 200 --steps 56000 \
+    --first online_shopping,waimai,weibo_sentiment,thucnews,smp_ewect,cold,csl_discipline --first-steps 3500
 
 # Goes on from there with more tasks, and more often with those that short texts make cheap and that are far from
 # what the same examples can teach.
-train "$out/longer" prompts "$out/data/tasks" "$out/data/more" --train joint --model "$out/joint" \
-    --bank "$out/joint/shallow.bank.safetensors" --prompt-offset 1 \
-    --modules 8 --prompt-tokens 16 --intrinsic 64 --text-limit 320 --neutral 3 --neutral-labels 6 --batch 16 \
-    --lr-backbone 3e-4 --lr 1e-3 --lr-route 2e-2 --mlm-weight 0.2 --mlm-tokens 512 --text "$out/data/text.txt" \
-    --weights smp_ewect=4,thucnews=4,which_topic=4,reviews=3,which_word=3,cmnli=3,cmrc2018=3,dureader_robust=3,online_shopping=2,domain_cls=2,csl_discipline=2,csnli=2,xnli_zh=2,what_is_missing=2,which_is_said=2 \
-    --dev-every 2000 --dev-rows 40 --warmup 500 --steps 50000
+train "$out/longer" prompts "$out/data/tasks" "$out/data/more" "${joint[@]}" --model "$out/joint" \
+    --bank "$out/joint/shallow.bank.safetensors" --neutral-labels 6 \
+    --lr-backbone 3e-4 --lr 1e-3 --lr-route 2e-2 --warmup 500 --steps 50000 \
+    --weights smp_ewect=4,thucnews=4,which_topic=4,reviews=3,which_word=3,cmnli=3,cmrc2018=3,dureader_robust=3,online_shopping=2,domain_cls=2,csl_discipline=2,csnli=2,xnli_zh=2,what_is_missing=2,which_is_said=2
 
 [ -d "$out/small-zh" ] || "$mp2" convert model "$out/longer" "$out/small-zh" --dtype F16

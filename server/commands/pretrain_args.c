@@ -45,15 +45,12 @@ static bool add_names(struct pretrain_list *list, char *names)
 static bool add_weights(const struct pretrain_option *option, const char *name, char *text)
 {
     struct pretrain_weights *weights = option->out;
-    struct pretrain_list names = {0};
-    if (!add_names(&names, text)) {
-        return false;
-    }
-    for (size_t i = 0; i < names.n; i++) {
-        char *end = strchr(text, '\0'), *sign = strrchr(text, '=');
+    char *task = NULL;
+    while ((task = strsep(&text, ",")) != NULL) {
+        char *sign = strrchr(task, '=');
         size_t weight = 0;
-        if (sign == NULL || sign == text) {
-            usage_error("%s wants TASK=N, got \"%s\"", name, text);
+        if (sign == NULL || sign == task) {
+            usage_error("%s wants TASK=N, got \"%s\"", name, task);
             return false;
         }
         if (!arg_size(name, sign + 1, (size_t)option->min, (size_t)option->max, &weight)) {
@@ -64,8 +61,7 @@ static bool add_weights(const struct pretrain_option *option, const char *name, 
             return false;
         }
         *sign = '\0';
-        weights->items[weights->n++] = (eng_task_weight){text, weight};
-        text = end + 1;
+        weights->items[weights->n++] = (eng_task_weight){task, weight};
     }
     return true;
 }

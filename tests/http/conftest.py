@@ -271,3 +271,29 @@ def tenant(server):
     """(name, key) of a new tenant."""
     name = f"tenant-{next(_names)}"
     return name, server.make_tenant(name)
+
+
+# ---- task folders, for commands ----------------------------------------------------------------------
+
+GOOD = ["味道很好", "质量不错", "服务周到", "很满意", "值得推荐", "非常喜欢", "做工精致", "口味正宗"]
+BAD = ["难吃死了", "质量太差", "态度恶劣", "很失望", "千万别买", "不敢再用", "褪色严重", "浪费钱"]
+
+
+def write_task(folder):
+    """A task folder of our own: sixteen opinions, the same in every part."""
+    folder.mkdir(parents=True)
+    rows = [{"text": t, "label": "正面"} for t in GOOD] + [{"text": t, "label": "负面"} for t in BAD]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    (folder / "task.json").write_text(json.dumps(
+        {"type": "classification", "labels": ["负面", "正面"]}), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A folder of two such folders, one and two."""
+    top = tmp_path_factory.mktemp("tasks")
+    write_task(top / "one")
+    write_task(top / "two")
+    return top

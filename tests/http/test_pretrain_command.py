@@ -6,7 +6,6 @@ import subprocess
 import pytest
 
 from conftest import BIN, TOP
-from test_eval_command import write_task
 
 MODEL = TOP / "tests" / "models" / "boot"
 SIZES = ["--modules", "4", "--prompt-tokens", "4", "--intrinsic", "8", "--batch", "4", "--warmup", "1",
@@ -23,14 +22,6 @@ def rows_of(bank):
     data = bank.read_bytes()
     size, = struct.unpack("<Q", data[:8])
     return json.loads(json.loads(data[8:8 + size])["__metadata__"]["tasks"])
-
-
-@pytest.fixture(scope="module")
-def tasks(tmp_path_factory):
-    top = tmp_path_factory.mktemp("tasks")
-    write_task(top / "one")
-    write_task(top / "two")
-    return top
 
 
 @pytest.fixture(scope="module")
