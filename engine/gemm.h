@@ -91,8 +91,9 @@ struct gemm_step {
     size_t ldinit;
     float *c;
     size_t ldc;
-    /* AVX-512 with 3 panels: what a later step will read is asked for on the way, at most k / 4 lines of 64
-     * bytes from `ahead` to ahead_end, and as many one and two ahead_stride bytes behind. NULL, NULL: none. */
+    /* With all panels: what a later step will read is asked for on the way, from `ahead` to ahead_end. AVX2: at
+     * most k / 2 lines of 64 bytes; AVX-512: k / 4, and as many one and two ahead_stride bytes behind. NULL, NULL:
+     * none. */
     const unsigned char *ahead, *ahead_end;
     size_t ahead_stride;
 };

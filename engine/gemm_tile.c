@@ -25,8 +25,6 @@
 #define TURN_STRIDE    (SCRATCH_K + 16)
 #define MAX_STEP_ROWS  ((size_t)8)
 #define MAX_PANELS     ((size_t)3)
-/* As many steps at least share the next panels out: a line of each panel every eight over k. */
-#define ON_THE_WAY ((size_t)8)
 
 _Static_assert((SCRATCH_STRIDE * SCRATCH_PANELS + TILE_ROWS * TURN_STRIDE) * sizeof(float) <=
                    GEMM_SCRATCH,
@@ -35,12 +33,13 @@ _Static_assert(MAX_PANELS *BLOCK_K *PANEL * sizeof(float) <= GEMM_SCRATCH, "and 
 
 struct kernel {
     size_t rows, panels; /* most of one step */
+    size_t sharers;      /* steps that share out the next panels, at least */
     void (*step)(const struct gemm_step *);
 };
 
 static const struct kernel kernels[] = {
-    [SIMD_AVX2] = {6, 1, gemm_step_avx2},
-    [SIMD_AVX512] = {8, 3, gemm_step_avx512},
+    [SIMD_AVX2] = {6, 1, 2, gemm_step_avx2},
+    [SIMD_AVX512] = {8, 3, 8, gemm_step_avx512},
 };
 
 size_t tile_unit(enum simd simd)
@@ -104,14 +103,14 @@ static void step_at(const struct gemm_product *g, const struct block *block, str
 }
 
 /* Part `index` of `parts` of the panels from j on, as many as the step has, is asked for while the step
- * computes: weights come from far away. The wide kernel asks on its way; asking for all at once holds up the
- * loads behind it, and with few rows that costs more than it saves. */
+ * computes: weights come from far away. Kernels ask on their way; asking for all at once holds up the loads
+ * behind it, and where few steps share three panels that costs more than it saves. */
 static void ask_ahead(const struct block *block, size_t j, size_t index, size_t parts,
                       struct gemm_step *step)
 {
+    const struct kernel *kernel = &kernels[block->simd];
     step->ahead = step->ahead_end = NULL;
-    if (block->packed == NULL || block->simd != SIMD_AVX512 || parts < ON_THE_WAY ||
-        step->panels != MAX_PANELS) {
+    if (block->packed == NULL || parts < kernel->sharers || step->panels != kernel->panels) {
         return;
     }
     size_t value = block->packed->half ? sizeof(uint16_t) : sizeof(float);
