@@ -6,6 +6,7 @@
  * far the largest, is rounded to the dtype asked for: router, z and head stay float32.
  */
 #include "engine/bankfile.h"
+#include "engine/jsonload.h"
 #include "engine/mapfile.h"
 #include "engine/newfile.h"
 #include "engine/safetensors.h"
@@ -165,9 +166,32 @@ static eng_status make_directory(const char *to, eng_error *err)
     return fail(err, ENG_EIO, to, "cannot make directory %s: %s", to, strerror(errno));
 }
 
-static eng_status list_entries(struct weights *weights, enum tensor_dtype dtype,
+static bool has_end(const char *name, const char *end)
+{
+    size_t len = strlen(name), tail = strlen(end);
+    return len > tail && strcmp(name + len - tail, end) == 0;
+}
+
+/* Of the table of positions the first `positions` rows. */
+static eng_status cut_positions(struct safetensors_entry *entry, size_t positions, bool *cut,
+                                eng_error *err)
+{
+    if (entry->dims != 2 || !has_end(entry->name, "embeddings.position_embeddings.weight")) {
+        return ENG_OK;
+    }
+    if (positions > entry->shape[0]) {
+        return fail(err, ENG_EINVAL, "positions", "positions is %zu, the model has %zu", positions,
+                    entry->shape[0]);
+    }
+    entry->shape[0] = positions;
+    *cut = true;
+    return ENG_OK;
+}
+
+static eng_status list_entries(struct weights *weights, enum tensor_dtype dtype, size_t positions,
                                struct safetensors_entry *entries, size_t *n, eng_error *err)
 {
+    bool cut = positions == 0;
     *n = 0;
     for (size_t i = 0; i < weights_count(weights); i++) {
         const struct tensor *tensor = weights_at(weights, i);
@@ -178,16 +202,21 @@ static eng_status list_entries(struct weights *weights, enum tensor_dtype dtype,
         }
         memcpy(entry.shape, tensor->shape, sizeof entry.shape);
         eng_status status = weights_f32(weights, tensor, &entry.values, err);
+        if (status == ENG_OK && positions > 0) {
+            status = cut_positions(&entry, positions, &cut, err);
+        }
         if (status != ENG_OK) {
             return status;
         }
         entries[(*n)++] = entry;
     }
-    return ENG_OK;
+    return cut ? ENG_OK
+               : fail(err, ENG_EUNSUPPORTED, "positions",
+                      "the model has no embeddings.position_embeddings.weight to cut");
 }
 
 static eng_status convert_weights(const char *from, const char *to, enum tensor_dtype dtype,
-                                  eng_error *err)
+                                  size_t positions, eng_error *err)
 {
     static const struct safetensors_meta meta[] = {{"format", "pt"}};
     char path[PATH_MAX];
@@ -206,7 +235,7 @@ static eng_status convert_weights(const char *from, const char *to, enum tensor_
         status = fail_nomem(err, from);
         goto out;
     }
-    status = list_entries(weights, dtype, entries, &n, err);
+    status = list_entries(weights, dtype, positions, entries, &n, err);
     if (status == ENG_OK) {
         status = weights_check(weights, err);
     }
@@ -245,12 +274,6 @@ static eng_status copy_file(const char *from, const char *to, const char *name, 
     newfile_abandon(&file);
     mapfile_close(&map);
     return status;
-}
-
-static bool has_end(const char *name, const char *end)
-{
-    size_t len = strlen(name), tail = strlen(end);
-    return len > tail && strcmp(name + len - tail, end) == 0;
 }
 
 static bool is_bank(const char *name)
@@ -306,17 +329,61 @@ static eng_status convert_banks(const char *from, const char *to, const char *dt
     return status;
 }
 
-eng_status eng_convert_model(const char *from, const char *to, const char *dtype, eng_error *err)
+/* config.json with another number of positions. */
+static eng_status write_config(const char *from, const char *to, size_t positions, eng_error *err)
 {
-    static const char *const copied[] = {"config.json", "vocab.txt", "tokenizer_config.json",
-                                         "tokenizer.json"};
+    static const struct json_limits limits = {1 << 20, 16, 1 << 16};
+    char source[PATH_MAX], target[PATH_MAX], *text = NULL;
+    struct newfile file = {.fd = -1};
+    json_t *root = NULL;
+    eng_status status = join(from, "config.json", source, err);
+    if (status == ENG_OK) {
+        status = join(to, "config.json", target, err);
+    }
+    if (status == ENG_OK) {
+        status = json_load_file_limited(source, &limits, &root, err);
+    }
+    if (status != ENG_OK) {
+        return status;
+    }
+    json_t *number = json_integer((json_int_t)positions);
+    if (json_object_set_new(root, "max_position_embeddings", number) == 0) {
+        text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    }
+    json_decref(root);
+    if (text == NULL) {
+        return fail_nomem(err, "config.json");
+    }
+    status = newfile_begin(target, &file, err);
+    if (status == ENG_OK) {
+        status = newfile_write(&file, text, strlen(text), err);
+    }
+    if (status == ENG_OK) {
+        status = newfile_write(&file, "\n", 1, err);
+    }
+    if (status == ENG_OK) {
+        status = newfile_commit(&file, false, err);
+    }
+    newfile_abandon(&file);
+    free(text);
+    return status;
+}
+
+eng_status eng_convert_model(const char *from, const char *to, const char *dtype, size_t positions,
+                             eng_error *err)
+{
+    static const char *const copied[] = {"vocab.txt", "tokenizer_config.json", "tokenizer.json"};
     enum tensor_dtype type = DTYPE_F32;
     eng_status status = parse_dtype(dtype, &type, err);
     if (status == ENG_OK) {
         status = make_directory(to, err);
     }
     if (status == ENG_OK) {
-        status = convert_weights(from, to, type, err);
+        status = convert_weights(from, to, type, positions, err);
+    }
+    if (status == ENG_OK) {
+        status = positions > 0 ? write_config(from, to, positions, err)
+                               : copy_file(from, to, "config.json", err);
     }
     for (size_t i = 0; i < sizeof copied / sizeof copied[0] && status == ENG_OK; i++) {
         status = copy_file(from, to, copied[i], err);

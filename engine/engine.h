@@ -555,9 +555,10 @@ ENG_MUST_CHECK eng_status eng_adapt_write_model(const eng_model *model,
 /* ---- files ------------------------------------------------------------------------------------------------ */
 
 /* Rewrites a model directory (any readable form; banks and vocabulary too) as safetensors in
- * dtype "F32", "F16" or "BF16" under `to` (made if missing; existing files are not overwritten). */
+ * dtype "F32", "F16" or "BF16" under `to` (made if missing; existing files are not overwritten). Of its
+ * position embeddings the first `positions` are kept, 0: all; ENG_EINVAL when it has fewer. */
 ENG_MUST_CHECK eng_status eng_convert_model(const char *from, const char *to, const char *dtype,
-                                            eng_error *err);
+                                            size_t positions, eng_error *err);
 /* Rewrites one bank file. */
 ENG_MUST_CHECK eng_status eng_convert_bank(const char *from, const char *to, const char *dtype,
                                            eng_error *err);

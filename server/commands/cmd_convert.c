@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const char help[] =
-    "usage: mp2 convert model FROM TO [--dtype F32|F16|BF16]\n"
+    "usage: mp2 convert model FROM TO [--dtype F32|F16|BF16] [--positions N]\n"
     "       mp2 convert bank  FROM TO [--dtype F32|F16|BF16]\n"
     "\n"
     "model  Rewrites a model directory as safetensors under TO (made if missing): the weights "
@@ -19,7 +19,8 @@ static const char help[] =
     "bank   Rewrites one bank, also the authors' .th. Its metadata is kept and what is missing is\n"
     "       written out. Only A takes the dtype; router, z and head stay F32.\n"
     "\n"
-    "  --dtype D   how values are stored; default F16\n"
+    "  --dtype D       how values are stored; default F16\n"
+    "  --positions N   only the first N: texts are cut where training ended; default all\n"
     "\n"
     "Existing files are never overwritten. The result is opened once, to be sure.\n";
 
@@ -29,11 +30,11 @@ static int report(const char *what, eng_status status, const eng_error *err)
     return status == ENG_ENOTFOUND ? EXIT_NO_INPUT : EXIT_FAILED;
 }
 
-static int convert_model(const char *from, const char *to, const char *dtype)
+static int convert_model(const char *from, const char *to, const char *dtype, size_t positions)
 {
     eng_error err = {0};
     eng_model *model = NULL;
-    eng_status status = eng_convert_model(from, to, dtype, &err);
+    eng_status status = eng_convert_model(from, to, dtype, positions, &err);
     if (status == ENG_OK) {
         status = eng_model_open(to, &model, &err);
     }
@@ -70,13 +71,21 @@ static int convert_bank(const char *from, const char *to, const char *dtype)
 
 int cmd_convert(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"dtype", required_argument, NULL, 'd'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {{"dtype", required_argument, NULL, 'd'},
+                                            {"positions", required_argument, NULL, 'p'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     const char *dtype = "F16";
+    size_t positions = 0;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         switch (option) {
         case 'd':
             dtype = optarg;
+            break;
+        case 'p':
+            if (!arg_size("--positions", optarg, 8, 1 << 20, &positions)) {
+                return EXIT_USAGE;
+            }
             break;
         case 'h':
             fputs(help, stdout);
@@ -90,7 +99,10 @@ int cmd_convert(int argc, char **argv)
     }
     const char *what = argv[optind], *from = argv[optind + 1], *to = argv[optind + 2];
     if (strcmp(what, "model") == 0) {
-        return convert_model(from, to, dtype);
+        return convert_model(from, to, dtype, positions);
+    }
+    if (strcmp(what, "bank") == 0 && positions > 0) {
+        return usage_error("--positions is of models, a bank has none");
     }
     if (strcmp(what, "bank") == 0) {
         return convert_bank(from, to, dtype);

@@ -515,14 +515,14 @@ static void conversions_keep_what_matters(void)
     eng_bank *bank = NULL;
     empty_dir();
     REQUIRE(eng_model_open(GOLDEN, &model, &err) == ENG_OK);
-    REQUIRE(eng_convert_model(GOLDEN, in_dir("out"), "F32", &err) == ENG_OK);
+    REQUIRE(eng_convert_model(GOLDEN, in_dir("out"), "F32", 0, &err) == ENG_OK);
     REQUIRE(eng_model_open(in_dir("out"), &again, &err) == ENG_OK);
     CHECK_STR(eng_model_get_info(again)->fingerprint, eng_model_get_info(model)->fingerprint);
     eng_model_free(again);
     eng_model_free(model);
-    CHECK(eng_convert_model(GOLDEN, in_dir("out"), "F32", &err) == ENG_EINVAL);
-    CHECK(eng_convert_model(GOLDEN, in_dir("out2"), "F8", &err) == ENG_EINVAL);
-    REQUIRE(eng_convert_model(BOOT, in_dir("boot"), "BF16", &err) == ENG_OK);
+    CHECK(eng_convert_model(GOLDEN, in_dir("out"), "F32", 0, &err) == ENG_EINVAL);
+    CHECK(eng_convert_model(GOLDEN, in_dir("out2"), "F8", 0, &err) == ENG_EINVAL);
+    REQUIRE(eng_convert_model(BOOT, in_dir("boot"), "BF16", 0, &err) == ENG_OK);
     REQUIRE(eng_model_open(in_dir("boot"), &model, &err) == ENG_OK);
     CHECK_STR(eng_model_get_info(model)->dtype, "BF16");
     CHECK(eng_model_get_info(model)->has_vocab);
@@ -530,6 +530,24 @@ static void conversions_keep_what_matters(void)
     CHECK_STR(eng_bank_get_info(bank)->name, "shallow");
     CHECK_STR(eng_bank_row_name(bank, 26), "thu5_2");
     eng_bank_free(bank);
+    eng_model_free(model);
+}
+
+static void positions_are_cut(void)
+{
+    eng_model *model = NULL, *cut = NULL;
+    eng_error err = {0};
+    empty_dir();
+    REQUIRE(eng_model_open(BOOT, &model, &err) == ENG_OK);
+    size_t all = eng_model_get_info(model)->positions, hidden = eng_model_get_info(model)->hidden;
+    CHECK(eng_convert_model(BOOT, in_dir("more"), "F32", all + 1, &err) == ENG_EINVAL);
+    CHECK_STR(err.field, "positions");
+    REQUIRE(eng_convert_model(BOOT, in_dir("cut"), "F32", 48, &err) == ENG_OK);
+    REQUIRE(eng_model_open(in_dir("cut"), &cut, &err) == ENG_OK);
+    CHECK_INT(eng_model_get_info(cut)->positions, 48);
+    CHECK_INT(eng_model_get_info(model)->parameters - eng_model_get_info(cut)->parameters,
+              (all - 48) * hidden);
+    eng_model_free(cut);
     eng_model_free(model);
 }
 
@@ -581,6 +599,7 @@ int main(void)
     RUN(bank_settings_are_checked);
     RUN(bank_defaults_are_the_papers);
     RUN(conversions_keep_what_matters);
+    RUN(positions_are_cut);
     RUN(converted_banks_are_complete);
     RUN(clean_up);
     TESTS_END;
