@@ -15,7 +15,7 @@ EMBEDDED = pathlib.Path(__file__).resolve().parents[2] / "engine" / "models" / "
 SHAPES = {
     "large": dict(layers=24, hidden=1024, heads=16, ffn=4096, vocab=21128, positions=512),
     "base": dict(layers=12, hidden=768, heads=12, ffn=3072, vocab=21128, positions=512),
-    "embedded": dict(layers=3, hidden=128, heads=4, ffn=512, vocab=5784, positions=512),
+    "embedded": dict(layers=3, hidden=128, heads=4, ffn=512, vocab=5784, positions=352),
 }
 EPSILON = 1e-12
 
