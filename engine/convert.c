@@ -172,26 +172,9 @@ static bool has_end(const char *name, const char *end)
     return len > tail && strcmp(name + len - tail, end) == 0;
 }
 
-/* Of the table of positions the first `positions` rows. */
-static eng_status cut_positions(struct safetensors_entry *entry, size_t positions, bool *cut,
-                                eng_error *err)
-{
-    if (entry->dims != 2 || !has_end(entry->name, "embeddings.position_embeddings.weight")) {
-        return ENG_OK;
-    }
-    if (positions > entry->shape[0]) {
-        return fail(err, ENG_EINVAL, "positions", "positions is %zu, the model has %zu", positions,
-                    entry->shape[0]);
-    }
-    entry->shape[0] = positions;
-    *cut = true;
-    return ENG_OK;
-}
-
-static eng_status list_entries(struct weights *weights, enum tensor_dtype dtype, size_t positions,
+static eng_status list_entries(struct weights *weights, enum tensor_dtype dtype,
                                struct safetensors_entry *entries, size_t *n, eng_error *err)
 {
-    bool cut = positions == 0;
     *n = 0;
     for (size_t i = 0; i < weights_count(weights); i++) {
         const struct tensor *tensor = weights_at(weights, i);
@@ -202,17 +185,32 @@ static eng_status list_entries(struct weights *weights, enum tensor_dtype dtype,
         }
         memcpy(entry.shape, tensor->shape, sizeof entry.shape);
         eng_status status = weights_f32(weights, tensor, &entry.values, err);
-        if (status == ENG_OK && positions > 0) {
-            status = cut_positions(&entry, positions, &cut, err);
-        }
         if (status != ENG_OK) {
             return status;
         }
         entries[(*n)++] = entry;
     }
-    return cut ? ENG_OK
-               : fail(err, ENG_EUNSUPPORTED, "positions",
-                      "the model has no embeddings.position_embeddings.weight to cut");
+    return ENG_OK;
+}
+
+/* Of the table of positions the first `positions` rows. */
+static eng_status cut_positions(struct safetensors_entry *entries, size_t n, size_t positions,
+                                eng_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct safetensors_entry *entry = &entries[i];
+        if (entry->dims != 2 || !has_end(entry->name, "embeddings.position_embeddings.weight")) {
+            continue;
+        }
+        if (positions > entry->shape[0]) {
+            return fail(err, ENG_EINVAL, "positions", "positions is %zu, the model has %zu",
+                        positions, entry->shape[0]);
+        }
+        entry->shape[0] = positions;
+        return ENG_OK;
+    }
+    return fail(err, ENG_EUNSUPPORTED, "positions",
+                "the model has no embeddings.position_embeddings.weight to cut");
 }
 
 static eng_status convert_weights(const char *from, const char *to, enum tensor_dtype dtype,
@@ -235,7 +233,10 @@ static eng_status convert_weights(const char *from, const char *to, enum tensor_
         status = fail_nomem(err, from);
         goto out;
     }
-    status = list_entries(weights, dtype, positions, entries, &n, err);
+    status = list_entries(weights, dtype, entries, &n, err);
+    if (status == ENG_OK && positions > 0) {
+        status = cut_positions(entries, n, positions, err);
+    }
     if (status == ENG_OK) {
         status = weights_check(weights, err);
     }
@@ -252,7 +253,6 @@ static eng_status copy_file(const char *from, const char *to, const char *name, 
 {
     char source[PATH_MAX], target[PATH_MAX];
     struct mapfile map;
-    struct newfile file = {.fd = -1};
     eng_status status = join(from, name, source, err);
     if (status == ENG_OK) {
         status = join(to, name, target, err);
@@ -264,14 +264,7 @@ static eng_status copy_file(const char *from, const char *to, const char *name, 
     if (status != ENG_OK) {
         return status == ENG_ENOTFOUND ? ENG_OK : status;
     }
-    status = newfile_begin(target, &file, err);
-    if (status == ENG_OK) {
-        status = newfile_write(&file, mapfile_slice(&map, 0, map.size), map.size, err);
-    }
-    if (status == ENG_OK) {
-        status = newfile_commit(&file, false, err);
-    }
-    newfile_abandon(&file);
+    status = newfile_put(target, mapfile_slice(&map, 0, map.size), map.size, false, err);
     mapfile_close(&map);
     return status;
 }
@@ -333,8 +326,9 @@ static eng_status convert_banks(const char *from, const char *to, const char *dt
 static eng_status write_config(const char *from, const char *to, size_t positions, eng_error *err)
 {
     static const struct json_limits limits = {1 << 20, 16, 1 << 16};
+    const size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(9);
+    size_t size = 0;
     char source[PATH_MAX], target[PATH_MAX], *text = NULL;
-    struct newfile file = {.fd = -1};
     json_t *root = NULL;
     eng_status status = join(from, "config.json", source, err);
     if (status == ENG_OK) {
@@ -348,23 +342,16 @@ static eng_status write_config(const char *from, const char *to, size_t position
     }
     json_t *number = json_integer((json_int_t)positions);
     if (json_object_set_new(root, "max_position_embeddings", number) == 0) {
-        text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        size = json_dumpb(root, NULL, 0, flags);
+        text = size > 0 ? malloc(size + 1) : NULL;
+    }
+    if (text != NULL) {
+        (void)json_dumpb(root, text, size, flags);
+        text[size] = '\n';
     }
     json_decref(root);
-    if (text == NULL) {
-        return fail_nomem(err, "config.json");
-    }
-    status = newfile_begin(target, &file, err);
-    if (status == ENG_OK) {
-        status = newfile_write(&file, text, strlen(text), err);
-    }
-    if (status == ENG_OK) {
-        status = newfile_write(&file, "\n", 1, err);
-    }
-    if (status == ENG_OK) {
-        status = newfile_commit(&file, false, err);
-    }
-    newfile_abandon(&file);
+    status = text != NULL ? newfile_put(target, text, size + 1, false, err)
+                          : fail_nomem(err, "config.json");
     free(text);
     return status;
 }

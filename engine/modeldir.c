@@ -35,20 +35,8 @@ static eng_status write_bytes(const char *dir, const char *name, const void *byt
                               eng_error *err)
 {
     char path[PATH_MAX];
-    struct newfile file;
     eng_status status = modeldir_path(dir, name, path, err);
-    if (status == ENG_OK) {
-        status = newfile_begin(path, &file, err);
-    }
-    if (status != ENG_OK) {
-        return status;
-    }
-    status = newfile_write(&file, bytes, size, err);
-    if (status != ENG_OK) {
-        newfile_abandon(&file);
-        return status;
-    }
-    return newfile_commit(&file, true, err);
+    return status == ENG_OK ? newfile_put(path, bytes, size, true, err) : status;
 }
 
 eng_status modeldir_copy(const char *from, const char *dir, const char *name, eng_error *err)

@@ -110,3 +110,19 @@ void newfile_abandon(struct newfile *file)
         file->fd = -1;
     }
 }
+
+eng_status newfile_put(const char *path, const void *bytes, size_t size, bool replace,
+                       eng_error *err)
+{
+    struct newfile file;
+    eng_status status = newfile_begin(path, &file, err);
+    if (status != ENG_OK) {
+        return status;
+    }
+    status = newfile_write(&file, bytes, size, err);
+    if (status != ENG_OK) {
+        newfile_abandon(&file);
+        return status;
+    }
+    return newfile_commit(&file, replace, err);
+}

@@ -24,5 +24,8 @@ ENG_MUST_CHECK eng_status newfile_write(struct newfile *file, const void *bytes,
  * failure nothing is left behind. */
 ENG_MUST_CHECK eng_status newfile_commit(struct newfile *file, bool replace, eng_error *err);
 void newfile_abandon(struct newfile *file);
+/* All of it for a file that is in memory: (size) bytes at `path`. */
+ENG_MUST_CHECK eng_status newfile_put(const char *path, const void *bytes, size_t size,
+                                      bool replace, eng_error *err);
 
 #endif

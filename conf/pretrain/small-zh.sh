@@ -15,13 +15,14 @@ mkdir -p "$out"
 
 [ -d "$out/data/tasks" ] || "$top/conf/pretrain/prepare.py" "$data" "$out/data"
 
-# train DIR COMMAND...: unless it is done; a run leaves no checkpoint when it ends
+# train OUT COMMAND...: a model directory or a bank, unless it is done; a run leaves no checkpoint when it ends
 train() {
-    local dir=$1 resume=
+    local to=$1 result=$1/model.safetensors checkpoint=$1/checkpoint.bin resume=
+    case $to in *.bank.safetensors) result=$to checkpoint=${to%.bank.safetensors}.checkpoint ;; esac
     shift
-    [ -e "$dir/checkpoint.bin" ] && resume=--resume
-    if [ -n "$resume" ] || [ ! -e "$dir/model.safetensors" ]; then
-        "$mp2" pretrain "$@" $resume --out "$dir"
+    [ -e "$checkpoint" ] && resume=--resume
+    if [ -n "$resume" ] || [ ! -e "$result" ]; then
+        "$mp2" pretrain "$@" $resume --out "$to"
     fi
 }
 
@@ -49,9 +50,9 @@ train "$out/longer" prompts "$out/data/tasks" "$out/data/more" "${joint[@]}" --m
 [ -d "$out/small-zh" ] || "$mp2" convert model "$out/longer" "$out/small-zh" --dtype F16 --positions 352
 
 # The frozen backbone's deep bank, one route across its layers; it starts as the shallow one.
-if [ ! -e "$out/small-zh/tied.bank.safetensors" ]; then
-    "$mp2" pretrain prompts "$out/data/tasks" "$out/data/more" "${bank[@]}" --neutral-labels 6 --deep --tied \
-        --model "$out/small-zh" --bank "$out/small-zh/shallow.bank.safetensors" --lr 1e-3 --lr-route 1e-2 \
-        --warmup 300 --steps 6000 --dev-every 1500 --dev-rows 40 --out "$out/tied.bank.safetensors"
+train "$out/tied.bank.safetensors" prompts "$out/data/tasks" "$out/data/more" "${bank[@]}" --neutral-labels 6 --deep --tied \
+    --model "$out/small-zh" --bank "$out/small-zh/shallow.bank.safetensors" --lr 1e-3 --lr-route 1e-2 \
+    --warmup 300 --steps 6000 --dev-every 1500 --dev-rows 40
+
+[ -e "$out/small-zh/tied.bank.safetensors" ] ||
     "$mp2" convert bank "$out/tied.bank.safetensors" "$out/small-zh/tied.bank.safetensors" --dtype F16
-fi

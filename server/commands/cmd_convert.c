@@ -101,11 +101,9 @@ int cmd_convert(int argc, char **argv)
     if (strcmp(what, "model") == 0) {
         return convert_model(from, to, dtype, positions);
     }
-    if (strcmp(what, "bank") == 0 && positions > 0) {
-        return usage_error("--positions is of models, a bank has none");
-    }
     if (strcmp(what, "bank") == 0) {
-        return convert_bank(from, to, dtype);
+        return positions == 0 ? convert_bank(from, to, dtype)
+                              : usage_error("--positions is of models, a bank has none");
     }
     return usage_error("convert wants model or bank, got \"%s\"", what);
 }
