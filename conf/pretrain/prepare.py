@@ -13,6 +13,9 @@ DATA has corpus/*.txt and upstream/<task>/ (shared/data). Writes
                      what_is_missing (extractive), which_holds, which_is_said, which_follows, which_word (choice)
     OUT/more/        tasks that come in later: other upstream tasks as they are; reviews (several opinions alike in
                      one text) and which_topic (choice: the word that a paragraph comes back to)
+    OUT/wider.txt    text.txt and more corpora, without the texts of downstream tasks that one of them holds
+    OUT/wider/       tasks that come in last: which_subject, which_feeling, which_meaning (choice: labelled rows asked
+                     in many words, wordings.py) and which_theme (which_word of wider.txt)
 
 Same data, same bytes. Nothing of it is part of the project; the model card names sources and licences.
 """
@@ -24,7 +27,10 @@ import re
 import shutil
 import sys
 
+import wordings
+
 CORPORA = ("recipes", "classics_modern_translation", "dialogue", "clue_corpus_sample")
+WIDER = ("news", "law", "idioms")
 TASKS = ("online_shopping", "waimai", "weibo_sentiment", "smp_ewect", "cold", "cmos", "thucnews", "domain_cls",
          "csl_discipline", "afqmc", "bq", "chip_sts", "qbqtc", "cmnli", "csnli", "cinlid", "xnli_zh",
          "cluener_span", "msra_span")
@@ -70,12 +76,15 @@ def read_rows(data, name, part):
             (data / "upstream" / name / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def corpus(data, name):
+    return [line.strip() for line in (data / "corpus" / f"{name}.txt").read_text(encoding="utf-8").splitlines()]
+
+
 def read_text(data):
     """The corpora's lines and the texts of the tasks' training rows, each once."""
     lines = {}
     for name in CORPORA:
-        text = (data / "corpus" / f"{name}.txt").read_text(encoding="utf-8")
-        lines.update((line.strip(), None) for line in text.splitlines())
+        lines.update((line, None) for line in corpus(data, name))
     for name in [*TASKS, *READING]:
         for row in read_rows(data, name, "train"):
             lines.update((" ".join(row[field].split()), None) for field in TEXT_FIELDS if field in row)
@@ -368,12 +377,16 @@ def opinion(rows, rng):
     return {"text": found[:320], "label": label}
 
 
-def reviews(data, out, rng):
+def opinions_of(data):
     rows = {"负面": [], "正面": []}
     for name in REVIEWS:
         for row in read_rows(data, name, "train"):
             rows[row["label"]].append(row["text"].strip())
-    rows = {label: [text for text in texts if text] for label, texts in rows.items()}
+    return {label: [text for text in texts if text] for label, texts in rows.items()}
+
+
+def reviews(data, out, rng):
+    rows = opinions_of(data)
     make_task(out, "reviews", "classification", '情感分析："{text}"的情感是？选项：', lambda r: opinion(rows, r), 20000, rng,
               ("负面", "正面"), "more")
 
@@ -389,6 +402,32 @@ def from_text(text, out, rng):
     make_task(out, "which_is_said", "choice", CHOOSE, lambda r: which_is_said(text, r), 40000, rng)
     make_task(out, "which_follows", "choice", CHOOSE, lambda r: which_follows(text, r), 20000, rng)
     make_task(out, "which_word", "choice", '主题识别："{context}"的主题是？选项：', lambda r: which_word(text, r), 40000, rng)
+
+
+def wider_text(data):
+    """Lines of more corpora by corpus: those that are no text of a downstream task."""
+    known = {" ".join(json.loads(row).get(field, "").split()) for part in sorted((data / "downstream").glob("*/*.jsonl"))
+             for row in part.read_text(encoding="utf-8").splitlines() for field in TEXT_FIELDS}
+    return {name: [line for line in corpus(data, name) if line and " ".join(line.split()) not in known] for name in WIDER}
+
+
+def wider(data, out, lines):
+    added = wider_text(data)
+    lines = list(dict.fromkeys(lines + [line for name in WIDER for line in added[name]]))
+    random.Random(19).shuffle(lines)
+    (out / "wider.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text, opinions = Text(lines), opinions_of(data)
+
+    def train_rows(name):
+        return read_rows(data, name, "train")
+
+    made = {"which_subject": wordings.which_subject(train_rows, lambda name: added.get(name) or corpus(data, name)),
+            "which_feeling": wordings.which_feeling(train_rows, lambda r: opinion(opinions, r)),
+            "which_meaning": wordings.which_meaning(train_rows)}
+    for i, (name, make) in enumerate(made.items()):
+        make_task(out, name, "choice", wordings.TEMPLATE, make, 60000, random.Random(23 + i), place="wider")
+    make_task(out, "which_theme", "choice", '主题识别："{context}"的主题是？选项：', lambda r: which_word(text, r), 60000,
+              random.Random(29), place="wider")
 
 
 def main():
@@ -414,6 +453,7 @@ def main():
     reviews(data, out, random.Random(13))
     make_task(out, "which_topic", "choice", '主题识别："{context}"的主题是？选项：', lambda r: which_topic(text, r), 40000,
               random.Random(17), place="more")
+    wider(data, out, lines)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """mp2 pretrain prompts: a bank, another that goes on from it with weights and copies, and what is refused."""
 import json
+import shutil
 import struct
 import subprocess
 
@@ -63,3 +64,20 @@ def test_a_bank_of_other_sizes_is_refused(tasks, bank, tmp_path):
     done = pretrain("prompts", "--model", MODEL, "--bank", bank, "--out", tmp_path / "x.bank.safetensors",
                     "--steps", "1", *SIZES, "--modules", "5", tasks)
     assert done.returncode == 1 and "4 modules, this run has 5" in done.stderr
+
+
+def test_mean_of_models(tmp_path):
+    """conf/pretrain/mean.py: of two alike the same again; of float16 refused."""
+    one = tmp_path / "one"
+    subprocess.run([str(BIN), "convert", "model", MODEL, one, "--dtype", "F32"], capture_output=True, timeout=60, check=True)
+
+    def mean(*models):
+        return subprocess.run([TOP / "conf/pretrain/mean.py", tmp_path / "mean", *models], capture_output=True, text=True,
+                              timeout=60, check=False)
+
+    done = mean(MODEL, MODEL)
+    assert done.returncode == 1 and "not all of it is float32" in done.stderr
+    shutil.rmtree(tmp_path / "mean")
+    assert mean(one, one).returncode == 0
+    for name in ("config.json", "vocab.txt", "model.safetensors", "shallow.bank.safetensors"):
+        assert (tmp_path / "mean" / name).read_bytes() == (one / name).read_bytes()
