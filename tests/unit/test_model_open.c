@@ -16,7 +16,7 @@ static void the_embedded_model_opens(void)
     eng_bank *bank = NULL;
     status = eng_bank_open_default(model, false, &bank, &err);
     REQUIRE(status == ENG_OK);
-    CHECK_INT(eng_bank_get_info(bank)->rows, 103);
+    CHECK_INT(eng_bank_get_info(bank)->rows, 107);
     CHECK_STR(eng_bank_row_name(bank, 0), "afqmc");
     CHECK_INT(eng_bank_get_info(bank)->prompt_token_offset, 1);
     CHECK_NEAR(eng_bank_get_info(bank)->adapt_lr, 0.1, 0);
@@ -25,7 +25,7 @@ static void the_embedded_model_opens(void)
     status = eng_bank_open(model, TEST_SOURCE_DIR "/engine/models/small-zh/tied.bank.safetensors",
                            false, &bank, &err);
     REQUIRE(status == ENG_OK);
-    CHECK_INT(eng_bank_get_info(bank)->rows, 103);
+    CHECK_INT(eng_bank_get_info(bank)->rows, 107);
     CHECK_INT(eng_bank_get_info(bank)->layers, 3);
     CHECK(eng_bank_get_info(bank)->tied);
     CHECK_INT(eng_bank_get_info(bank)->route_len, 8);
