@@ -13,7 +13,7 @@ DATA has corpus/*.txt and upstream/<task>/ (shared/data). Writes
                      what_is_missing (extractive), which_holds, which_is_said, which_follows, which_word (choice)
     OUT/more/        tasks that come in later: other upstream tasks as they are; reviews (several opinions alike in
                      one text) and which_topic (choice: the word that a paragraph comes back to)
-    OUT/wider.txt    text.txt and more corpora, without the texts of downstream tasks that one of them holds
+    OUT/wider.txt    text.txt and more corpora, none of their lines a text of a downstream task
     OUT/wider/       tasks that come in last: which_subject, which_feeling, which_meaning (choice: labelled rows asked
                      in many words, wordings.py) and which_theme (which_word of wider.txt)
 
@@ -76,15 +76,22 @@ def read_rows(data, name, part):
             (data / "upstream" / name / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def corpus(data, name):
-    return [line.strip() for line in (data / "corpus" / f"{name}.txt").read_text(encoding="utf-8").splitlines()]
+def read_corpora(data):
+    """Every corpus's lines by its name, but for those that are texts of a downstream task."""
+    known = {" ".join(json.loads(row).get(field, "").split()) for part in sorted((data / "downstream").glob("*/*.jsonl"))
+             for row in part.read_text(encoding="utf-8").splitlines() for field in TEXT_FIELDS}
+    found = {}
+    for name in CORPORA + WIDER:
+        lines = (data / "corpus" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        found[name] = [line.strip() for line in lines if line.strip() and " ".join(line.split()) not in known]
+    return found
 
 
-def read_text(data):
-    """The corpora's lines and the texts of the tasks' training rows, each once."""
+def read_text(data, corpora):
+    """The first corpora's lines and the texts of the tasks' training rows, each once."""
     lines = {}
     for name in CORPORA:
-        lines.update((line, None) for line in corpus(data, name))
+        lines.update(dict.fromkeys(corpora[name]))
     for name in [*TASKS, *READING]:
         for row in read_rows(data, name, "train"):
             lines.update((" ".join(row[field].split()), None) for field in TEXT_FIELDS if field in row)
@@ -168,8 +175,7 @@ def as_choice(row, rows, rng):
         other = rng.choice(rows)["answer"]
         if other not in options:
             options.append(other)
-    rng.shuffle(options)
-    return {"context": context, "question": row["question"], "options": options, "label": options.index(answer)}
+    return {"context": context, "question": row["question"]} | wordings.among(options[1:], answer, rng)
 
 
 def reading(data, out, rng):
@@ -297,10 +303,8 @@ def what_is_missing(text, rng):
 
 def with_options(row, answer, others, n, rng):
     """`answer` among n options, the rest from others(); None if they do not differ."""
-    options = [answer] + [others() for _ in range(n - 1)]
-    rng.shuffle(options)
-    return row | {"options": options, "label": options.index(answer)} if len(set(options)) == n and all(options) \
-        else None
+    placed = wordings.among([others() for _ in range(n - 1)], answer, rng)
+    return row | placed if len(set(placed["options"])) == n and all(placed["options"]) else None
 
 
 def which_holds(text, rng):
@@ -385,9 +389,8 @@ def opinions_of(data):
     return {label: [text for text in texts if text] for label, texts in rows.items()}
 
 
-def reviews(data, out, rng):
-    rows = opinions_of(data)
-    make_task(out, "reviews", "classification", '情感分析："{text}"的情感是？选项：', lambda r: opinion(rows, r), 20000, rng,
+def reviews(opinions, out, rng):
+    make_task(out, "reviews", "classification", '情感分析："{text}"的情感是？选项：', lambda r: opinion(opinions, r), 20000, rng,
               ("负面", "正面"), "more")
 
 
@@ -404,24 +407,16 @@ def from_text(text, out, rng):
     make_task(out, "which_word", "choice", '主题识别："{context}"的主题是？选项：', lambda r: which_word(text, r), 40000, rng)
 
 
-def wider_text(data):
-    """Lines of more corpora by corpus: those that are no text of a downstream task."""
-    known = {" ".join(json.loads(row).get(field, "").split()) for part in sorted((data / "downstream").glob("*/*.jsonl"))
-             for row in part.read_text(encoding="utf-8").splitlines() for field in TEXT_FIELDS}
-    return {name: [line for line in corpus(data, name) if line and " ".join(line.split()) not in known] for name in WIDER}
-
-
-def wider(data, out, lines):
-    added = wider_text(data)
-    lines = list(dict.fromkeys(lines + [line for name in WIDER for line in added[name]]))
+def wider(data, out, lines, corpora, opinions):
+    lines = list(dict.fromkeys(lines + [line for name in WIDER for line in corpora[name]]))
     random.Random(19).shuffle(lines)
     (out / "wider.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text, opinions = Text(lines), opinions_of(data)
+    text = Text(lines)
 
     def train_rows(name):
         return read_rows(data, name, "train")
 
-    made = {"which_subject": wordings.which_subject(train_rows, lambda name: added.get(name) or corpus(data, name)),
+    made = {"which_subject": wordings.which_subject(train_rows, corpora),
             "which_feeling": wordings.which_feeling(train_rows, lambda r: opinion(opinions, r)),
             "which_meaning": wordings.which_meaning(train_rows)}
     for i, (name, make) in enumerate(made.items()):
@@ -437,7 +432,8 @@ def main():
     if (out / "tasks").exists():
         raise SystemExit(f"{out / 'tasks'} exists already")
     out.mkdir(parents=True, exist_ok=True)
-    lines = read_text(data)
+    corpora, opinions = read_corpora(data), opinions_of(data)
+    lines = read_text(data, corpora)
     random.Random(1).shuffle(lines)
     mixed = lines + list(pair_lines(lines, random.Random(3)))
     random.Random(4).shuffle(mixed)
@@ -450,10 +446,10 @@ def main():
     from_text(text, out, random.Random(7))
     for name in MORE:
         shutil.copytree(data / "upstream" / name, out / "more" / name)
-    reviews(data, out, random.Random(13))
+    reviews(opinions, out, random.Random(13))
     make_task(out, "which_topic", "choice", '主题识别："{context}"的主题是？选项：', lambda r: which_topic(text, r), 40000,
               random.Random(17), place="more")
-    wider(data, out, lines)
+    wider(data, out, lines, corpora, opinions)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,17 @@ SUBJECTS = {
     "能源": "能源 电力 燃气 石油 用电", "制造": "制造 工业 工厂 机械 生产", "科学": "科学 科研 研究 学术", "矿业": "矿业 采矿 煤矿 矿产",
     "管理": "管理 企业管理 经营 公司", "哲学": "哲学 思想 伦理",
 }
-# Sure signs of subjects that the tasks have few rows of.
+
+# Of subjects that the tasks have few rows of: those near them, and words that are sure signs of them.
 SIGNS = {
-    "军事": "导弹 战机 航母 军演 解放军 坦克 战斗机 驱逐舰 潜艇 步枪 歼击机 部队 海军 空军", "旅游": "景区 旅游 景点 游客 古镇 自驾游 门票 旅行社 度假",
-    "汽车": "SUV 轿车 车型 发动机 油耗 底盘 新车 比亚迪 变速箱 轴距 提车", "农业": "种植 养殖 农民 水稻 玉米 小麦 农村 农户 生猪 果园 化肥",
-    "国际": "特朗普 联合国 俄罗斯 叙利亚 普京 朝鲜 伊朗 默克尔 首相 英国 法国", "文化": "书法 诗词 博物馆 文物 国画 戏曲 京剧 非遗 古诗 散文 瓷器",
-    "历史": "皇帝 三国 清朝 明朝 唐朝 宋朝 曹操 诸葛亮 朱元璋 康熙", "医疗": "患者 糖尿病 高血压 医生 中医 疫苗 症状 手术",
+    "军事": ("国际 时政 历史 制造", "导弹 战机 航母 军演 解放军 坦克 战斗机 驱逐舰 潜艇 步枪 歼击机 部队 海军 空军"),
+    "旅游": ("交通 文化 餐饮 历史", "景区 旅游 景点 游客 古镇 自驾游 门票 旅行社 度假"),
+    "汽车": ("交通 制造", "SUV 轿车 车型 发动机 油耗 底盘 新车 比亚迪 变速箱 轴距 提车"),
+    "农业": ("餐饮 环境 社会", "种植 养殖 农民 水稻 玉米 小麦 农村 农户 生猪 果园 化肥"),
+    "国际": ("时政 军事 社会 旅游 文化", "特朗普 联合国 俄罗斯 叙利亚 普京 朝鲜 伊朗 默克尔 首相 英国 法国"),
+    "文化": ("历史 教育 旅游 娱乐", "书法 诗词 博物馆 文物 国画 戏曲 京剧 非遗 古诗 散文 瓷器"),
+    "历史": ("文化 军事 时政 娱乐", "皇帝 三国 清朝 明朝 唐朝 宋朝 曹操 诸葛亮 朱元璋 康熙"),
+    "医疗": ("科学 社会", "患者 糖尿病 高血压 医生 中医 疫苗 症状 手术"),
 }
 SIGNS_OF = ("news", "clue_corpus_sample")
 
@@ -51,8 +56,6 @@ SUBJECTS_OF = {
 SUBJECTS_OF_TEXT = {"recipes": ("餐饮", "医疗 农业"), "law": ("法律", "时政 社会 管理"),
                     "classics_modern_translation": ("历史", "文化 军事 时政 哲学")}
 QUOTES = (("\"", "\""), ("\"", "\""), ("“", "”"), ("", "，"), ("「", "」"), ("", " "))
-NEAR_SIGNS = {"军事": "国际 时政 历史 制造", "旅游": "交通 文化 餐饮 历史", "汽车": "交通 制造", "农业": "餐饮 环境 社会", "国际": "时政 军事 社会 旅游 文化",
-              "文化": "历史 教育 旅游 娱乐", "历史": "文化 军事 时政 娱乐", "医疗": "科学 社会"}
 ABOUT = ("", "", "主题识别：", "文章分类：", "新闻：", "标题：", "领域识别：", "话题分类：", "这条新闻", "文本：", "下面的文章"), \
     ("的主题是？", "属于哪一类？", "的类别是？", "应该放在哪个栏目？", "说的是什么方面的事？", "的领域是？", "的话题是？", "属于哪个频道？", "讲的是什么？",
      "是关于什么的？", "属于什么类型？", "的分类是？")
@@ -82,15 +85,21 @@ INFERENCE = (
     ("意思判别：\"", "\"与\"", "\"的关系是？", "矛盾 相反 冲突", "中立 无关 没有关系", "相似 蕴含 包含"), ("前提：", "，假设：", "，假设成立吗？", "不成立 错误 否", "不确定 不知道", "成立 正确 是"),
     ("已知“", "”，那么“", "”，对吗？", "错 不对", "也许 可能 不一定", "对"), ("由\"", "\"能推出\"", "\"吗？", "矛盾 不能 相反", "无法判断 不确定", "能 可以"),
     ("如果\"", "\"是真的，\"", "\"是真的吗？", "假 不是 假的", "不知道 说不准", "真 是 真的"))
+LABELS = {2: ("矛盾", "相似"), 3: ("矛盾", "中立", "相似")}  # of the pair tasks, by their number
 PAIRS = {"afqmc": SAME, "bq": SAME, "chip_sts": SAME, "cmnli": INFERENCE, "csnli": INFERENCE, "xnli_zh": INFERENCE}
 
 TEMPLATE = "{context}{question}选项："
 
 
-def choice(before, text, behind, answer, others, rng):
+def among(others, answer, rng):
+    """The answer somewhere among the others."""
     options = [answer, *others]
     rng.shuffle(options)
-    return {"context": before + text, "question": behind, "options": options, "label": options.index(answer)}
+    return {"options": options, "label": options.index(answer)}
+
+
+def choice(before, text, behind, answer, others, rng):
+    return {"context": before + text, "question": behind} | among(others, answer, rng)
 
 
 def asked(wordings, text, rng):
@@ -100,12 +109,13 @@ def asked(wordings, text, rng):
 
 
 def sign_of(line):
-    """The subject whose signs a line has, if it has those of one alone, and the sign."""
-    found = [(subject, sign) for subject, signs in SIGNS.items() for sign in signs.split() if sign in line]
-    return found[0] if found and len({subject for subject, _ in found}) == 1 else (None, None)
+    """(subject, subjects near it, sign) where a line has signs of one subject alone, else None."""
+    found = [(subject, near, sign) for subject, (near, signs) in SIGNS.items()
+             if (sign := next((sign for sign in signs.split() if sign in line), None))]
+    return found[0] if len(found) == 1 else None
 
 
-def subject_rows(read_rows, text_of):
+def subject_rows(read_rows, corpora):
     """(text, subject, subjects near it, sign) of every row and line that says one."""
     rows = []
     for task, (field, labels) in SUBJECTS_OF.items():
@@ -114,12 +124,12 @@ def subject_rows(read_rows, text_of):
             if said and row[field].strip():
                 rows.append((row[field].strip(), *said, ""))
     for name, said in SUBJECTS_OF_TEXT.items():
-        lines = [line for line in text_of(name) if len(line) >= 10]
+        lines = [line for line in corpora[name] if len(line) >= 10]
         rows += [(line[:80], *said, "") for line in lines[:: max(1, len(lines) // 2000)]]
-    for line in (line for name in SIGNS_OF for line in text_of(name) if 10 <= len(line) <= 60):
-        subject, sign = sign_of(line)
-        if subject:
-            rows.append((line, subject, NEAR_SIGNS[subject], sign))
+    for line in (line for name in SIGNS_OF for line in corpora[name] if 10 <= len(line) <= 60):
+        said = sign_of(line)
+        if said:
+            rows.append((line, *said))
     return rows
 
 
@@ -133,9 +143,9 @@ def about(rows, rng):
     return choice(*asked(ABOUT, text, rng), rng.choice(SUBJECTS[subject].split()), rng.sample(words, rng.randrange(1, 15)), rng)
 
 
-def which_subject(read_rows, text_of):
+def which_subject(read_rows, corpora):
     by_subject = {}
-    for row in subject_rows(read_rows, text_of):
+    for row in subject_rows(read_rows, corpora):
         by_subject.setdefault(row[1], []).append(row)
     draws = [subject for subject, rows in by_subject.items() for _ in range(round(len(rows) ** 0.5))]
     return lambda rng: about(by_subject[rng.choice(draws)], rng)
@@ -172,15 +182,13 @@ def which_feeling(read_rows, opinion):
 
 def which_meaning(read_rows):
     rows = {task: read_rows(task) for task in PAIRS}
-    places = {task: {label: i for i, label in enumerate(("矛盾", "相似") if PAIRS[task] is SAME else ("矛盾", "中立", "相似"))}
-              for task in PAIRS}
 
     def make(rng):
         task = rng.choice(list(PAIRS))
         row = rng.choice(rows[task])
         before, between, behind, *words = rng.choice(PAIRS[task])
         said = [rng.choice(side.split()) for side in words]
-        answer = said.pop(places[task][row["label"]])
+        answer = said.pop(LABELS[len(said)].index(row["label"]))
         return choice(before, row["text_a"].strip() + between + row["text_b"].strip(), behind, answer, said, rng)
 
     return make

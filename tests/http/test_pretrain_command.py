@@ -1,6 +1,5 @@
 """mp2 pretrain prompts: a bank, another that goes on from it with weights and copies, and what is refused."""
 import json
-import shutil
 import struct
 import subprocess
 
@@ -77,7 +76,7 @@ def test_mean_of_models(tmp_path):
 
     done = mean(MODEL, MODEL)
     assert done.returncode == 1 and "not all of it is float32" in done.stderr
-    shutil.rmtree(tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
     assert mean(one, one).returncode == 0
     for name in ("config.json", "vocab.txt", "model.safetensors", "shallow.bank.safetensors"):
         assert (tmp_path / "mean" / name).read_bytes() == (one / name).read_bytes()
