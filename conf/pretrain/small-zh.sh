@@ -1,7 +1,7 @@
 #!/bin/bash
 # small-zh.sh: trains the embedded model anew.
 #
-#   conf/pretrain/small-zh.sh DATA OUT     five hours on two cores; needs build/mp2, Python 3 and 1 GiB of disk
+#   conf/pretrain/small-zh.sh DATA OUT     four and a half hours on two cores; needs build/mp2, Python 3 and 1 GiB of disk
 #
 # DATA is the data beside the project (../shared/data). OUT gets the texts and tasks (data), the backbone after
 # masked characters (masked), backbone and bank after the tasks (joint), after more of them (longer) and after the same
