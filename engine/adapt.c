@@ -131,6 +131,7 @@ static void take_result(const struct learner *learner, const struct stage_run *r
 {
     bool has_dev = learner->dev.n > 0;
     result->route_len = learner->bank->info.route_len;
+    result->answer_length = learner->answer_length;
     result->best_step = run->best_step;
     result->train_loss = run->train_loss;
     result->dev_loss = has_dev ? run->look.loss : (double)NAN;
@@ -202,6 +203,7 @@ static eng_status look_at_start(struct learner *learner, const struct learn_part
     part->use(learner, run->params);
     eng_status status = learner_look(learner, &run->look, err);
     learner->result->dev_accuracy_before = learner->dev.n > 0 ? run->look.accuracy : (double)NAN;
+    learner->result->dev_macro_f1_before = learner->dev.n > 0 ? run->look.macro_f1 : (double)NAN;
     learner->result->dev_loss_before = learner->dev.n > 0 ? run->look.loss : (double)NAN;
     return status;
 }

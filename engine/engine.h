@@ -305,10 +305,17 @@ typedef struct eng_span {
     bool no_answer;    /* then start = end = 0 */
 } eng_span;
 
+/* How long a task's answers are: the natural logarithm of their tokens is normal. sigma 0: not known. */
+typedef struct eng_answer_length {
+    float mu, sigma;
+} eng_answer_length;
+
 /* The best spans of the context, best first, at most `max`, of at most max_answer tokens (0: the
- * default, 64), not overlapping an earlier one. Returns how many. */
+ * default, 64; never more than 512), not overlapping an earlier one. `length` weighs them by theirs;
+ * NULL: all alike. Returns how many. */
 size_t eng_decode_spans(const eng_encoded *encoded, const float *start, const float *end,
-                        size_t max_answer, eng_span *spans, size_t max);
+                        const eng_answer_length *length, size_t max_answer, eng_span *spans,
+                        size_t max);
 
 /* ---- few-shot sets ------------------------------------------------------------------------------- */
 
@@ -397,7 +404,7 @@ typedef struct eng_scores {
 } eng_scores;
 
 /* Evaluates `mix` (or a tuned prompt, a tuned head: as in eng_sequence) on rows `which` (NULL: all) of
- * a set.
+ * a set. `length` is eng_decode_spans's, or NULL.
  *   predicted (rows): the option of each row, or NULL.   confusion (labels, labels) counts, rows =
  *   truth, or NULL; fixed labels only.
  * ENG_EINVAL when a row's label is not among the task's. ENG_ECANCELLED through `cancelled`. */
@@ -406,9 +413,9 @@ ENG_MUST_CHECK eng_status eng_evaluate(eng_compute *compute, eng_class who, cons
                                        const eng_bank *bank, const eng_task *task,
                                        const eng_dataset *set, const size_t *which, size_t n,
                                        const float *mix, const float *prompt, const float *head,
-                                       size_t text_limit, eng_cancelled cancelled, void *arg,
-                                       size_t *predicted, size_t *confusion, eng_scores *scores,
-                                       eng_error *err);
+                                       const eng_answer_length *length, size_t text_limit,
+                                       eng_cancelled cancelled, void *arg, size_t *predicted,
+                                       size_t *confusion, eng_scores *scores, eng_error *err);
 
 /* Mean F1 over the labels that occur as truth or as prediction.   confusion (labels, labels), rows = truth. */
 double eng_macro_f1(const size_t *confusion, size_t labels);
@@ -494,10 +501,10 @@ bool eng_adapt_gives_model(const char *method);
 void eng_adapt_defaults(const eng_bank *bank, eng_adapt_config *config);
 
 typedef struct eng_progress {
-    size_t step, steps;            /* of a gradient-free method: evaluations */
-    double train_loss;             /* of the step; of a gradient-free method: the least so far */
-    double dev_loss, dev_accuracy; /* NaN when dev was not looked at in this step */
-    bool best;                     /* dev chose this step so far */
+    size_t step, steps; /* of a gradient-free method: evaluations */
+    double train_loss;  /* of the step; of a gradient-free method: the least so far */
+    double dev_loss, dev_accuracy, dev_macro_f1; /* NaN when dev was not looked at in this step */
+    bool best;                                   /* dev chose this step so far */
     size_t tokens;
     double seconds;
     /* Cross-validation: the fold left out, from 0; `folds`: the last run, on all rows. Without: 0, 0. */
@@ -519,6 +526,8 @@ typedef struct eng_adapt_result {
     size_t prompt_len;
     float *head; /* (2H + 2) malloc'ed: tuned with the prompt; NULL: the bank's */
     size_t head_len;
+    /* Of an extractive task, what its training rows say: for eng_decode_spans. sigma 0: nothing. */
+    eng_answer_length answer_length;
     /* The tuned backbone, without vocabulary, and its bank: what `route` and `head` belong to. NULL: no
      * weight has moved. The bank borrows from the caller's, which must outlive the result. */
     eng_model *model;
@@ -526,8 +535,9 @@ typedef struct eng_adapt_result {
     size_t tuned; /* parameters that the method could change */
     size_t best_step;
     double train_loss, dev_loss, dev_accuracy, dev_macro_f1;
-    double dev_accuracy_before, dev_loss_before; /* of the start */
-    size_t folds; /* > 0: the dev figures and best_step are of cross-validation, F1 is NaN */
+    double dev_accuracy_before, dev_macro_f1_before, dev_loss_before; /* of the start */
+    size_t folds; /* > 0: the dev figures and best_step are of cross-validation; F1 is NaN but for
+                   * extractive tasks */
     size_t steps, tokens;
     size_t forward_passes; /* sequences run forward, for whatever purpose */
     double seconds;

@@ -66,7 +66,8 @@ static eng_status tally_span(struct tally *tally, const struct batch_item *item,
     eng_span span = {0};
     struct answer_score score;
     eng_text guess = {"", 0}, context = context_of(&item->row.input);
-    if (eng_decode_spans(item->encoded, start, end, 0, &span, 1) > 0 && !span.no_answer) {
+    if (eng_decode_spans(item->encoded, start, end, tally->length, 0, &span, 1) > 0 &&
+        !span.no_answer) {
         size_t from = cp_offset(context, span.start);
         guess = (eng_text){context.data + from, cp_offset(context, span.end) - from};
     }
@@ -196,8 +197,9 @@ static eng_status set_confusion(struct evaluation *run, const eng_task *task, si
 eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *model,
                         const eng_bank *bank, const eng_task *task, const eng_dataset *set,
                         const size_t *which, size_t n, const float *mix, const float *prompt,
-                        const float *head, size_t text_limit, eng_cancelled cancelled, void *arg,
-                        size_t *predicted, size_t *confusion, eng_scores *scores, eng_error *err)
+                        const float *head, const eng_answer_length *length, size_t text_limit,
+                        eng_cancelled cancelled, void *arg, size_t *predicted, size_t *confusion,
+                        eng_scores *scores, eng_error *err)
 {
     const struct batch_runner like = {.compute = compute,
                                       .model = model,
@@ -205,7 +207,7 @@ eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *mo
                                       .cancelled = cancelled,
                                       .cancelled_arg = arg};
     const struct carried carried = {mix, prompt, head};
-    struct evaluation run = {0};
+    struct evaluation run = {.tally = {.length = length}};
     struct batch_rows rows = {0};
     size_t *own = NULL, *order = NULL;
     double began = seconds_now();

@@ -7,8 +7,9 @@
 /* Counts that scores are made of; zero-initialise. */
 struct tally {
     const eng_task *task;
-    size_t *confusion; /* (labels, labels), caller's; NULL unless fixed labels */
-    size_t *predicted; /* of each item, or NULL */
+    size_t *confusion;               /* (labels, labels), caller's; NULL unless fixed labels */
+    size_t *predicted;               /* of each item, or NULL */
+    const eng_answer_length *length; /* for decoding, or NULL */
     size_t rows, losses;
     double right, f1, loss; /* sums */
 };

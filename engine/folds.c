@@ -17,7 +17,7 @@
 
 /* Sums over the rows left out, after g · eval_every steps. */
 struct fold_look {
-    double rows, right, loss; /* loss · rows */
+    double rows, right, f1, loss; /* means · rows */
 };
 
 struct folds {
@@ -33,9 +33,10 @@ struct folds {
     size_t chosen[METHOD_MAX_STAGES];
     /* saved in checkpoints beside the curve: */
     struct folds_now {
-        uint64_t fold;               /* the one left out; config.folds: the last run, on all rows */
-        uint64_t tokens, passes;     /* of the runs before */
-        double seconds, right, loss; /* the last look of this run */
+        uint64_t fold;           /* the one left out; config.folds: the last run, on all rows */
+        uint64_t tokens, passes; /* of the runs before */
+        double seconds;
+        struct look look; /* the last of this run */
     } now;
 };
 
@@ -73,28 +74,31 @@ static void take_rows(struct folds *f)
 
 /* ---- the curve ---------------------------------------------------------------------------------------- */
 
-static void add_look(struct folds *f, size_t place, double right, double loss)
+static void add_look(struct folds *f, size_t place, const struct look *look)
 {
-    if (place < f->looks && isfinite(loss)) {
+    if (place < f->looks && isfinite(look->loss)) {
         f->curve[place].rows += (double)f->n_dev;
-        f->curve[place].right += right * (double)f->n_dev;
-        f->curve[place].loss += loss * (double)f->n_dev;
+        f->curve[place].right += look->accuracy * (double)f->n_dev;
+        f->curve[place].f1 += look->macro_f1 * (double)f->n_dev;
+        f->curve[place].loss += look->loss * (double)f->n_dev;
     }
 }
 
 static struct look look_of(const struct fold_look *sums)
 {
-    return (struct look){.accuracy = sums->right / sums->rows, .loss = sums->loss / sums->rows};
+    return (struct look){sums->right / sums->rows, sums->f1 / sums->rows, sums->loss / sums->rows};
 }
 
 /* The best place of from … to that every row has been looked at in; `from` when there is none. */
 static size_t best_place(const struct folds *f, size_t from, size_t to)
 {
+    const eng_task *task = f->call->task;
     size_t best = from;
     for (size_t i = from; i <= to && i < f->looks; i++) {
         bool whole = f->curve[i].rows >= (double)f->call->n_train;
         struct look one = look_of(&f->curve[i]), than = look_of(&f->curve[best]);
-        if (whole && (f->curve[best].rows < f->curve[i].rows || look_is_better(&one, &than))) {
+        if (whole &&
+            (f->curve[best].rows < f->curve[i].rows || look_is_better(task, &one, &than))) {
             best = i;
         }
     }
@@ -171,11 +175,11 @@ static eng_verdict on_progress(void *arg, const eng_progress *progress)
     struct folds *f = arg;
     eng_progress told = *progress;
     if (isfinite(progress->dev_loss)) {
-        f->now.right = progress->dev_accuracy;
-        f->now.loss = progress->dev_loss;
+        f->now.look =
+            (struct look){progress->dev_accuracy, progress->dev_macro_f1, progress->dev_loss};
     }
     if (progress->step % f->config.eval_every == 0 && f->now.fold < f->config.folds) {
-        add_look(f, progress->step / f->config.eval_every, f->now.right, f->now.loss);
+        add_look(f, progress->step / f->config.eval_every, &f->now.look);
     }
     told.step += f->now.fold * f->total;
     told.steps = (f->config.folds + 1) * f->total;
@@ -216,12 +220,14 @@ static eng_status run_fold(struct folds *f, eng_error *err)
 {
     eng_adapt_result result;
     if (f->config.resume == NULL) {
-        f->now.right = f->now.loss = (double)NAN;
+        f->now.look = (struct look){(double)NAN, (double)NAN, (double)NAN};
     }
     eng_status status = run(f, &result, err);
     if (status == ENG_OK || status == ENG_EDIVERGED) { /* what diverges leaves a shorter curve */
         status = ENG_OK;
-        add_look(f, 0, result.dev_accuracy_before, result.dev_loss_before);
+        const struct look before = {result.dev_accuracy_before, result.dev_macro_f1_before,
+                                    result.dev_loss_before};
+        add_look(f, 0, &before);
         f->now.tokens += result.tokens;
         f->now.passes += result.forward_passes;
         f->now.seconds += result.seconds;
@@ -239,6 +245,10 @@ static eng_status run_last(struct folds *f, eng_adapt_result *result, eng_error 
     result->folds = f->config.folds;
     result->best_step = best * f->config.eval_every;
     result->dev_accuracy = look.accuracy;
+    if (eng_task_get_type(f->call->task) == ENG_EXTRACTIVE) { /* of labels it is no mean of rows */
+        result->dev_macro_f1 = look.macro_f1;
+        result->dev_macro_f1_before = before.macro_f1;
+    }
     result->dev_loss = look.loss;
     result->dev_accuracy_before = before.accuracy;
     result->dev_loss_before = before.loss;

@@ -1,19 +1,22 @@
 /* mrc_decode.c: from start and end logits to answers.
  *
  *     option j:   s_j = start[first token of j] + end[last token of j],   p = softmax_j(s)
- *     span i..j:  s_ij = start[i] + end[j] over the admissible pairs: both in the context, i <= j,
- *                 j - i < max_answer; and, when there may be no answer, the words 没有答案.
+ *     span i..j:  s_ij = start[i] + end[j] + prior of j - i + 1 tokens (answer_length.h) over the
+ *                 admissible pairs: both in the context, i <= j, j - i < max_answer; and, when there may
+ *                 be no answer, the words 没有答案.
  *                 p = softmax over all of them, so a flat distribution shows as small numbers.
  *
  * The best spans are taken one after the other, each pass over O(n·max_answer) pairs that do not
  * overlap what was taken: few spans are ever asked for, and nothing is allocated. Logits that are not
  * numbers give probabilities that are not numbers; they never index anything.
  */
-#include <math.h>
-
+#include "engine/answer_length.h"
 #include "engine/task.h"
 
+#include <math.h>
+
 #define DEFAULT_MAX_ANSWER 64
+#define MOST_MAX_ANSWER    512
 
 void eng_decode_options(const eng_encoded *encoded, const float *start, const float *end,
                         float *probabilities)
@@ -43,7 +46,13 @@ struct decoder {
     const float *start, *end; /* at the first context token */
     size_t n, max_answer;
     double no_answer, log_sum;
+    double prior[MOST_MAX_ANSWER]; /* of an answer of 1, 2, … tokens */
 };
+
+static double score_of(const struct decoder *decoder, size_t i, size_t j)
+{
+    return (double)decoder->start[i] + (double)decoder->end[j] + decoder->prior[j - i];
+}
 
 /* Last token (exclusive) of an answer that begins at i. */
 static size_t reach(const struct decoder *decoder, size_t i)
@@ -57,14 +66,14 @@ static double log_sum_exp(const struct decoder *decoder)
     double top = decoder->no_answer, sum = 0;
     for (size_t i = 0; i < decoder->n; i++) {
         for (size_t j = i; j < reach(decoder, i); j++) {
-            double score = (double)decoder->start[i] + (double)decoder->end[j];
+            double score = score_of(decoder, i, j);
             top = score > top ? score : top;
         }
     }
     sum = isinf(decoder->no_answer) ? 0 : exp(decoder->no_answer - top);
     for (size_t i = 0; i < decoder->n; i++) {
         for (size_t j = i; j < reach(decoder, i); j++) {
-            sum += exp((double)decoder->start[i] + (double)decoder->end[j] - top);
+            sum += exp(score_of(decoder, i, j) - top);
         }
     }
     return top + log(sum);
@@ -93,7 +102,7 @@ static bool best_span(const struct decoder *decoder, const eng_span *taken, size
     for (size_t i = 0; i < decoder->n; i++) {
         size_t limit = free_until(taken, n_taken, tokens[i].start);
         for (size_t j = i; j < reach(decoder, i) && tokens[j].end <= limit; j++) {
-            double score = (double)decoder->start[i] + (double)decoder->end[j];
+            double score = score_of(decoder, i, j);
             if ((score > top || !found) && tokens[j].end > tokens[i].start) {
                 top = score;
                 found = true;
@@ -105,15 +114,19 @@ static bool best_span(const struct decoder *decoder, const eng_span *taken, size
 }
 
 size_t eng_decode_spans(const eng_encoded *encoded, const float *start, const float *end,
-                        size_t max_answer, eng_span *spans, size_t max)
+                        const eng_answer_length *length, size_t max_answer, eng_span *spans,
+                        size_t max)
 {
-    struct decoder decoder = {encoded,
-                              start + encoded->context.first,
-                              end + encoded->context.first,
-                              encoded->context.n,
-                              max_answer > 0 ? max_answer : DEFAULT_MAX_ANSWER,
-                              -HUGE_VAL,
-                              0};
+    struct decoder decoder = {.encoded = encoded,
+                              .start = start + encoded->context.first,
+                              .end = end + encoded->context.first,
+                              .n = encoded->context.n,
+                              .max_answer = max_answer > 0 ? max_answer : DEFAULT_MAX_ANSWER,
+                              .no_answer = -HUGE_VAL};
+    if (decoder.max_answer > MOST_MAX_ANSWER) {
+        decoder.max_answer = MOST_MAX_ANSWER;
+    }
+    answer_length_prior(length, decoder.prior, decoder.max_answer);
     bool may_be_none = encoded->no_answer.n > 0;
     if (may_be_none) {
         decoder.no_answer = (double)start[encoded->no_answer.first] +

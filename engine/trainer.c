@@ -7,6 +7,7 @@
  */
 #include "engine/trainer.h"
 
+#include "engine/answer_length.h"
 #include "engine/evaluate.h"
 #include "engine/full.h"
 #include "engine/opt_adamw.h"
@@ -69,6 +70,7 @@ eng_status learner_init(struct learner *learner, const eng_dataset *train_set, c
     eng_status status = batch_rows_make(learner->task, train_set, train, n_train, limit, true,
                                         &learner->train, err);
     if (status == ENG_OK) {
+        learner->answer_length = answer_length_of(&learner->train);
         status = make_order(learner, err);
     }
     if (status == ENG_OK && n_dev > 0) {
@@ -150,19 +152,20 @@ static eng_status make_tape(struct learner *learner, eng_error *err)
 
 /* ---- looking at dev ---------------------------------------------------------------------------------- */
 
-bool look_is_better(const struct look *look, const struct look *than)
+bool look_is_better(const eng_task *task, const struct look *look, const struct look *than)
 {
-    if (look->accuracy > than->accuracy || look->accuracy < than->accuracy) {
-        return look->accuracy > than->accuracy;
-    }
-    return look->loss < than->loss;
+    bool spans = eng_task_get_type(task) == ENG_EXTRACTIVE;
+    double score = spans ? look->macro_f1 : look->accuracy;
+    double to_beat = spans ? than->macro_f1 : than->accuracy;
+    return score > to_beat || (!(score < to_beat) && look->loss < than->loss);
 }
 
 eng_status learner_look(struct learner *learner, struct look *look, eng_error *err)
 {
     size_t labels = eng_task_label_count(learner->task);
     struct tally tally = {.task = learner->task,
-                          .confusion = labels > 0 ? learner->confusion : NULL};
+                          .confusion = labels > 0 ? learner->confusion : NULL,
+                          .length = &learner->answer_length};
     memset(learner->confusion, 0, labels * labels * sizeof *learner->confusion);
     const struct batch_rows *rows = learner->dev.n > 0 ? &learner->dev : &learner->train;
     eng_status status =
@@ -323,7 +326,8 @@ eng_status learner_consider(struct learner *learner, const struct learn_part *pa
     }
     progress->dev_loss = look.loss;
     progress->dev_accuracy = look.accuracy;
-    progress->best = look_is_better(&look, &run->look);
+    progress->dev_macro_f1 = look.macro_f1;
+    progress->best = look_is_better(learner->task, &look, &run->look);
     if (progress->best) {
         run->look = look;
         run->moved = true;
@@ -340,7 +344,7 @@ eng_status learner_report(struct learner *learner, struct stage_run *run, eng_pr
     double now = seconds_now(), seconds = now - learner->began;
     eng_verdict verdict = ENG_GO_ON;
     if (learner->dev.n == 0) { /* what was looked at are the rows that train */
-        progress->dev_loss = progress->dev_accuracy = (double)NAN;
+        progress->dev_loss = progress->dev_accuracy = progress->dev_macro_f1 = (double)NAN;
     }
     progress->step = run->steps;
     progress->steps = learner->total_steps;
@@ -389,7 +393,8 @@ static eng_status one_step(struct learner *learner, const struct learn_part *par
                            struct stage_room *room, bool last, struct stage_run *run,
                            eng_error *err)
 {
-    eng_progress progress = {.dev_loss = (double)NAN, .dev_accuracy = (double)NAN};
+    eng_progress progress = {
+        .dev_loss = (double)NAN, .dev_accuracy = (double)NAN, .dev_macro_f1 = (double)NAN};
     eng_status status = take_step(learner, part, room, run, err);
     if (status == ENG_OK && (last || run->steps % learner->config.eval_every == 0)) {
         status = learner_consider(learner, part, run->params, run, &progress, err);

@@ -87,7 +87,8 @@ struct learner {
     eng_model *own_model; /* weights to train, and a bank for them: NULL unless the method does */
     eng_bank *own_bank;
     struct batch_rows train, dev;
-    size_t *order; /* items of train that have a target, reshuffled every epoch */
+    eng_answer_length answer_length; /* of train */
+    size_t *order;                   /* items of train that have a target, reshuffled every epoch */
     size_t n_order, order_at;
     struct rng rng;
     struct batch_runner runner;
@@ -135,8 +136,9 @@ const eng_bank *learner_bank(const struct learner *learner);
 
 /* Scores what the sequences carry on dev, or on the training rows when there is no dev. */
 ENG_MUST_CHECK eng_status learner_look(struct learner *learner, struct look *look, eng_error *err);
-/* Higher accuracy, then lower loss. */
-bool look_is_better(const struct look *look, const struct look *than);
+/* Higher accuracy, of extractive tasks higher F1 (of a few dozen answers hardly one is right to the
+ * character); then lower loss. */
+bool look_is_better(const eng_task *task, const struct look *look, const struct look *than);
 
 /* A stage on its way, and the best vector of its part. */
 struct stage_run {

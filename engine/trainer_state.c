@@ -72,7 +72,7 @@ static struct blob_frame frame_of(const struct learner *learner)
 struct numbers {
     uint64_t stage, first_step, steps, best_step, moved, prompt_is_best;
     uint64_t tokens, sequences, order_at;
-    double accuracy, macro_f1, loss, train_loss, accuracy_before, seconds;
+    double accuracy, macro_f1, loss, train_loss, accuracy_before, macro_f1_before, seconds;
     struct rng first_rng, rng;
     char started_from[96];
 };
@@ -93,6 +93,7 @@ static struct numbers numbers_of(const struct learner *learner, const struct sta
                         .loss = run->look.loss,
                         .train_loss = run->train_loss,
                         .accuracy_before = learner->result->dev_accuracy_before,
+                        .macro_f1_before = learner->result->dev_macro_f1_before,
                         .seconds = seconds_now() - learner->began,
                         .first_rng = run->first_rng,
                         .rng = learner->rng};
@@ -127,6 +128,7 @@ static void take_numbers(struct learner *learner, struct stage_run *run, const s
     learner->train_sequences = n->sequences;
     learner->began = seconds_now() - n->seconds;
     learner->result->dev_accuracy_before = n->accuracy_before;
+    learner->result->dev_macro_f1_before = n->macro_f1_before;
     memcpy(learner->result->started_from, n->started_from, sizeof n->started_from);
 }
 

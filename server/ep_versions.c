@@ -15,6 +15,8 @@
 #include <string.h>
 
 #define MAX_TUNED_TEXT (16u << 20) /* of a part in an answer */
+#define MAX_LOG_TOKENS 10          /* of answer_length: e^10 tokens */
+#define LEAST_SIGMA    0.01
 
 /* ---- show ------------------------------------------------------------------------------------ */
 
@@ -196,6 +198,14 @@ static store_status check_form(const struct task_call *call, store_error *err)
     bool same_type = !json_is_string(type) || strcmp(json_string_value(type), call->task.type) == 0;
     bool same_labels = !json_is_array(labels) || (own != NULL && json_equal((json_t *)labels, own));
     json_decref(own);
+    bool spans = call->version.answer_length.len > 0;
+    if (same_type && same_labels && spans && strcmp(call->task.type, "extractive") != 0) {
+        *err = (store_error){.status = STORE_ESTATE};
+        snprintf(err->text, sizeof err->text,
+                 "answer_length is of extractive tasks, and \"%.64s\" is of type %s", call->name,
+                 call->task.type);
+        return STORE_ESTATE;
+    }
     if (same_type && same_labels) {
         return STORE_OK;
     }
@@ -261,6 +271,7 @@ static const char *const import_known[] = {"object",
                                            "template",
                                            "created_at",
                                            "started_from",
+                                           "answer_length",
                                            "has_prompt",
                                            "has_head",
                                            "prompt",
@@ -304,6 +315,27 @@ static store_blob read_tuned(struct request *req, const json_t *body, const char
     return (store_blob){floats, bytes};
 }
 
+/* "answer_length": {"mu", "sigma"}, or null; into the version. */
+static void read_length(const json_t *body, struct task_call *call, struct problems *problems)
+{
+    static const char *const known[] = {"mu", "sigma", NULL};
+    json_t *length = NULL;
+    double mu = 0, sigma = 0;
+    if (json_is_null(json_object_get(body, "answer_length")) ||
+        !json_get_object(body, "#", "answer_length", JSON_OPTIONAL_FIELD, &length, problems)) {
+        return;
+    }
+    json_only(length, "#/answer_length", known, problems);
+    if (json_get_double(length, "#/answer_length", "mu", JSON_REQUIRED_FIELD, 0, MAX_LOG_TOKENS,
+                        &mu, problems) &&
+        json_get_double(length, "#/answer_length", "sigma", JSON_REQUIRED_FIELD, LEAST_SIGMA,
+                        MAX_LOG_TOKENS, &sigma, problems)) {
+        call->answer_length = (eng_answer_length){(float)mu, (float)sigma};
+        call->version.answer_length =
+            (store_blob){&call->answer_length, sizeof call->answer_length};
+    }
+}
+
 static bool read_import(struct request *req, struct task_call *call)
 {
     const json_t *body = request_json(req);
@@ -321,6 +353,7 @@ static bool read_import(struct request *req, struct task_call *call)
                    info->layers * info->prompt_tokens * hidden * sizeof(float), &problems);
     store_blob head =
         read_tuned(req, body, "head", "has_head", (2 * hidden + 2) * sizeof(float), &problems);
+    read_length(body, call, &problems);
     check_fingerprint(body, "model_fingerprint",
                       eng_model_get_info(registry_model(call->registry))->fingerprint, "backbone",
                       &problems);

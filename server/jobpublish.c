@@ -42,6 +42,7 @@ struct publication {
     store_event event;
     const char *result;
     float *route, *prompt, *head; /* taken from the result */
+    eng_answer_length answer_length;
 
     store_status published;
     store_error err;
@@ -138,6 +139,10 @@ static bool fill(struct publication *p, const struct job_outcome *outcome)
         memcpy(p->route, result->route, result->route_len * sizeof *p->route);
     }
     p->version.route = (store_blob){p->route, result->route_len * sizeof *p->route};
+    p->answer_length = result->answer_length;
+    if (p->answer_length.sigma > 0) {
+        p->version.answer_length = (store_blob){&p->answer_length, sizeof p->answer_length};
+    }
     p->prompt = take(&outcome->result->prompt);
     p->head = take(&outcome->result->head);
     p->version.prompt = (store_blob){p->prompt, result->prompt_len * sizeof *p->prompt};

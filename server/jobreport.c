@@ -181,8 +181,8 @@ static eng_status look_at_options(const struct look *look, json_t **confusion, e
         status = eng_evaluate(report->server->compute, ENG_TRAINING, report->server->model,
                               report->server->bank, report->task, rows->dev_set, rows->dev,
                               rows->n_dev, look->mix, report->result->prompt, report->result->head,
-                              report->text_limit, report->cancelled, report->arg, predicted, counts,
-                              &scores, err);
+                              NULL, report->text_limit, report->cancelled, report->arg, predicted,
+                              counts, &scores, err);
     }
     for (size_t i = 0; status == ENG_OK && i < rows->n_dev; i++) {
         bool room = json_array_size(look->errors) < JOB_MAX_ERRORS;
@@ -237,7 +237,8 @@ static eng_status look_at_span(const struct look *look, size_t row, eng_error *e
     }
     if (status == ENG_OK) {
         eng_span span = {.no_answer = true};
-        bool any = eng_decode_spans(encoded, look->start, look->end, 0, &span, 1) > 0;
+        bool any = eng_decode_spans(encoded, look->start, look->end,
+                                    &look->report->result->answer_length, 0, &span, 1) > 0;
         eng_text got = {0};
         if (any && !span.no_answer) {
             got = slice(context_of(&example.input), span.start, span.end);

@@ -193,7 +193,13 @@ static json_t *number_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static char *progress_text(const eng_progress *progress)
+/* What chooses the step, of its rows that validate: of spans the F1 of their signs. */
+static bool by_f1(const struct running *r)
+{
+    return r->plan.type == ENG_EXTRACTIVE;
+}
+
+static char *progress_text(const struct running *r, const eng_progress *progress)
 {
     json_t *data = json_object();
     size_t len = 0;
@@ -205,6 +211,9 @@ static char *progress_text(const eng_progress *progress)
               json_put(data, "best", json_boolean(progress->best)) &&
               json_put(data, "tokens", json_integer((json_int_t)progress->tokens)) &&
               json_put(data, "seconds", number_or_null(progress->seconds));
+    if (by_f1(r)) {
+        ok = ok && json_put(data, "valid_f1", number_or_null(progress->dev_macro_f1));
+    }
     if (progress->folds > 0) {
         ok = ok && json_put(data, "fold", json_integer((json_int_t)progress->fold + 1)) &&
              json_put(data, "folds", json_integer((json_int_t)progress->folds));
@@ -220,11 +229,11 @@ static void tell_progress(struct running *r, const eng_progress *progress)
     int used = snprintf(message, sizeof message, "Step %zu/%zu: training loss=%.3f", progress->step,
                         progress->steps, progress->train_loss);
     if (isfinite(progress->dev_loss) && used > 0 && (size_t)used < sizeof message) {
-        snprintf(message + used, sizeof message - (size_t)used,
-                 ", validation loss=%.3f, accuracy=%.3f", progress->dev_loss,
-                 progress->dev_accuracy);
+        snprintf(message + used, sizeof message - (size_t)used, ", validation loss=%.3f, %s=%.3f",
+                 progress->dev_loss, by_f1(r) ? "F1" : "accuracy",
+                 by_f1(r) ? progress->dev_macro_f1 : progress->dev_accuracy);
     }
-    char *data = progress_text(progress);
+    char *data = progress_text(r, progress);
     r->told = progress->step;
     send_report(r, "info", "metrics", message, data);
     free(data);
@@ -490,10 +499,12 @@ static enum job_end publish(struct running *r)
     }
     if (isfinite(r->result.dev_accuracy)) {
         snprintf(message, sizeof message,
-                 "Job succeeded: accuracy %.3f on %zu rows%s (before: %.3f), %s \"%.128s\"",
-                 r->result.dev_accuracy, r->rows.n_dev,
-                 r->rows.folds > 0 ? " by cross-validation" : "", r->result.dev_accuracy_before,
-                 where, r->job->task_name);
+                 "Job succeeded: %s %.3f on %zu rows%s (before: %.3f), %s \"%.128s\"",
+                 by_f1(r) ? "F1" : "accuracy",
+                 by_f1(r) ? r->result.dev_macro_f1 : r->result.dev_accuracy, r->rows.n_dev,
+                 r->rows.folds > 0 ? " by cross-validation" : "",
+                 by_f1(r) ? r->result.dev_macro_f1_before : r->result.dev_accuracy_before, where,
+                 r->job->task_name);
     } else {
         snprintf(message, sizeof message, "Job succeeded, %s \"%.128s\"", where, r->job->task_name);
     }

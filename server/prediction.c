@@ -119,7 +119,8 @@ static bool decode_spans(struct prediction *prediction, const eng_encoded *encod
         return false;
     }
     answer->n_spans =
-        eng_decode_spans(encoded, start, end, prediction->max_answer, answer->spans, n);
+        eng_decode_spans(encoded, start, end, version_answer_length(prediction->version),
+                         prediction->max_answer, answer->spans, n);
     return true;
 }
 

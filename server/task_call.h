@@ -23,6 +23,7 @@ struct task_call {
     /* what is read or to be written */
     store_task task;
     store_version version;
+    eng_answer_length answer_length; /* what `version` points at, of an import */
     store_task_change change;
     eng_task_spec spec;
     eng_text labels[ENG_MAX_LABELS];

@@ -57,6 +57,18 @@ eng_status task_spec_of(const store_task *task, eng_task_spec *spec, eng_text *l
     return ENG_OK;
 }
 
+/* Stored length of answers, likewise unaligned. sigma 0: none. */
+static eng_answer_length answer_length_of(const store_version *version)
+{
+    eng_answer_length length = {0, 0};
+    if (version->answer_length.len == sizeof length) {
+        memcpy(&length, version->answer_length.data, sizeof length);
+    }
+    return isfinite(length.mu) && isfinite(length.sigma) && length.sigma > 0
+               ? length
+               : (eng_answer_length){0, 0};
+}
+
 /* The route of a stored version; it may lie unaligned. NULL: out of memory. */
 static float *copy_route(const store_version *version, size_t *len)
 {
@@ -84,6 +96,7 @@ static eng_status with_spec(const store_task *task, const store_version *version
                                  .number = version->number,
                                  .route = route,
                                  .route_len = len,
+                                 .answer_length = answer_length_of(version),
                                  .has_prompt = version->has_prompt,
                                  .has_head = version->has_head,
                                  .model_fingerprint = version->model_fingerprint,
@@ -470,6 +483,15 @@ static json_t *route_json(const store_version *version)
     return list;
 }
 
+/* null: it knows nothing of its answers. */
+static json_t *length_json(const store_version *version)
+{
+    eng_answer_length length = answer_length_of(version);
+    return length.sigma > 0
+               ? json_pack("{s:f, s:f}", "mu", (double)length.mu, "sigma", (double)length.sigma)
+               : json_null();
+}
+
 json_t *version_json(const char *tenant, const char *base, const store_task *task,
                      const store_version *version)
 {
@@ -494,6 +516,9 @@ json_t *version_json(const char *tenant, const char *base, const store_task *tas
               json_put(body, "metrics", json_or_null(version->metrics)) &&
               json_put(body, "job", json_text_or_null(version->job)) &&
               json_put(body, "created_at", json_seconds(version->created));
+    if (ok && strcmp(task->type, "extractive") == 0) {
+        ok = json_put(body, "answer_length", length_json(version));
+    }
     if (!ok) {
         json_decref(body);
         return NULL;

@@ -356,17 +356,22 @@ static eng_status check_route(const reg_publication *pub, const eng_bank *bank, 
     return ENG_OK;
 }
 
-/* Where the tuned part lies behind a route. */
-static size_t tuned_at(size_t route_len)
+/* Where what follows the route begins, and what follows a length of answers. */
+static size_t length_at(size_t route_len)
 {
-    size_t end = sizeof(struct version_node) + route_len * sizeof(float);
+    return sizeof(struct version_node) + route_len * sizeof(float);
+}
+
+static size_t tuned_at(size_t route_len, bool has_length)
+{
+    size_t end = length_at(route_len) + (has_length ? sizeof(eng_answer_length) : 0);
     return (end + alignof(struct tuned) - 1) & ~(alignof(struct tuned) - 1);
 }
 
-static size_t version_bytes(size_t route_len, bool tuned)
+static size_t version_bytes(size_t route_len, bool has_length, bool tuned)
 {
-    return tuned ? tuned_at(route_len) + sizeof(struct tuned)
-                 : sizeof(struct version_node) + route_len * sizeof(float);
+    return tuned ? tuned_at(route_len, has_length) + sizeof(struct tuned)
+                 : length_at(route_len) + (has_length ? sizeof(eng_answer_length) : 0);
 }
 
 static bool is_tuned(const struct version *version)
@@ -388,7 +393,8 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     }
     bool has_prompt = pub->like != NULL ? pub->like->has_prompt : pub->has_prompt;
     bool has_head = pub->like != NULL ? pub->like->has_head : pub->has_head;
-    size_t bytes = version_bytes(pub->route_len, has_prompt || has_head);
+    bool has_length = pub->answer_length.sigma > 0;
+    size_t bytes = version_bytes(pub->route_len, has_length, has_prompt || has_head);
     struct form_node *form = intern_form(registry, pub->spec, base->bank);
     struct version_node *node = calloc(1, bytes);
     if (form == NULL || node == NULL) {
@@ -405,6 +411,11 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     node->version.has_head = has_head;
     if (pub->route_len > 0) {
         memcpy(node->version.route, pub->route, pub->route_len * sizeof(float));
+    }
+    if (has_length) {
+        node->version.has_answer_length = true;
+        memcpy(node->version.route + pub->route_len, &pub->answer_length,
+               sizeof pub->answer_length);
     }
     if (is_tuned(&node->version)) {
         *version_tuned(&node->version) = (struct tuned){.tenant = pub->tenant, .task = pub->task};
@@ -423,7 +434,15 @@ static struct version_node *counted(const struct version *version)
 struct tuned *version_tuned(const struct version *version)
 {
     return is_tuned(version)
-               ? (struct tuned *)(void *)((char *)counted(version) + tuned_at(version->route_len))
+               ? (struct tuned *)(void *)((char *)counted(version) +
+                                          tuned_at(version->route_len, version->has_answer_length))
+               : NULL;
+}
+
+const eng_answer_length *version_answer_length(const struct version *version)
+{
+    return version->has_answer_length
+               ? (const eng_answer_length *)(const void *)(version->route + version->route_len)
                : NULL;
 }
 
@@ -472,7 +491,9 @@ void version_drop(struct registry *registry, struct version *version)
     if (version == NULL || --counted(version)->refs > 0) {
         return;
     }
-    registry->bytes -= version_bytes(version->route_len, is_tuned(version)) + MALLOC_OVERHEAD;
+    registry->bytes -=
+        version_bytes(version->route_len, version->has_answer_length, is_tuned(version)) +
+        MALLOC_OVERHEAD;
     drop_form(registry, node_of(version->form));
     free(counted(version));
 }

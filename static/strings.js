@@ -348,6 +348,7 @@ const TABLE = {
   usual: ['as usual', '默认'],
   valid: ['valid', '有效'],
   valid_accuracy: ['validation accuracy', '验证准确率'],
+  valid_f1: ['validation F1', '验证 F1'],
   valid_loss: ['validation loss', '验证损失'],
   validating_files: ['checking files', '检查文件'],
   validation_file: ['Validation rows', '验证样例'],

@@ -247,10 +247,15 @@ static const char sixth_schema[] =
 
     "DROP INDEX tasks_tenant;"
     "CREATE INDEX tasks_tenant ON tasks (tenant, deleted);";
+
+/* What a version's examples say about the length of answers. */
+static const char seventh_schema[] =
+
+    "ALTER TABLE task_versions ADD COLUMN answer_length BLOB;";
 /* clang-format on */
 
-static const char *const steps[] = {first_schema,  second_schema, third_schema,
-                                    fourth_schema, fifth_schema,  sixth_schema};
+static const char *const steps[] = {first_schema, second_schema, third_schema,  fourth_schema,
+                                    fifth_schema, sixth_schema,  seventh_schema};
 
 const db_schema db_current_schema = {steps, (int)(sizeof steps / sizeof steps[0])};
 

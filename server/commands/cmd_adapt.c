@@ -278,7 +278,8 @@ static eng_verdict show_progress(void *arg, const eng_progress *now)
     *shown = now->step;
     fprintf(stderr, "step %zu of %zu: train loss %.4f, ", now->step, now->steps, now->train_loss);
     if (!isnan(now->dev_loss)) {
-        fprintf(stderr, "dev accuracy %.4f, dev loss %.4f, ", now->dev_accuracy, now->dev_loss);
+        fprintf(stderr, "dev accuracy %.4f, dev F1 %.4f, dev loss %.4f, ", now->dev_accuracy,
+                now->dev_macro_f1, now->dev_loss);
     }
     fprintf(stderr, "%zu tokens, %.1f s%s\n", now->tokens, now->seconds,
             now->best ? " (best)" : "");

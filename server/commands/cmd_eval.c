@@ -370,7 +370,7 @@ static eng_status score(const struct eval *e, struct eval_run *run, eng_error *e
         eng_route_mix(bank, learnt->route, mix);
         status = eng_evaluate(e->opened.compute, ENG_TRAINING, model, bank, e->folder.task,
                               e->folder.test, e->test, e->n_test, mix, learnt->prompt, learnt->head,
-                              e->settings.text_limit, NULL, NULL, NULL,
+                              &learnt->answer_length, e->settings.text_limit, NULL, NULL, NULL,
                               labels > 0 ? confusion : NULL, &run->test, err);
     }
     run->confusion = status == ENG_OK && labels > 0 ? confusion_json(confusion, labels) : NULL;

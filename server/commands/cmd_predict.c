@@ -309,7 +309,8 @@ static void answer_span(struct ready *ready, const eng_input *input, const eng_e
             context = input->fields[i].value;
         }
     }
-    (void)eng_decode_spans(encoded, ready->start, ready->end, 0, &span, 1);
+    (void)eng_decode_spans(encoded, ready->start, ready->end, &ready->file.answer_length, 0, &span,
+                           1);
     size_t from = bytes_of(context, span.start), to = bytes_of(context, span.end);
     if (!json) {
         printf("%.*s\t%.4f\t%zu\t%zu\n", (int)(to - from), context.data + from, span.score,

@@ -79,6 +79,11 @@ json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_
     if (root != NULL && may_have_no_answer) {
         json_object_set_new(root, "may_have_no_answer", json_true());
     }
+    if (root != NULL && result->answer_length.sigma > 0) {
+        json_object_set_new(root, "answer_length",
+                            json_pack("{s:f, s:f}", "mu", (double)result->answer_length.mu, "sigma",
+                                      (double)result->answer_length.sigma));
+    }
     if (!put_floats(root, "prompt", result->prompt, result->prompt_len) ||
         !put_floats(root, "head", result->head, result->head_len)) {
         json_decref(root);
@@ -205,6 +210,20 @@ static bool read_floats(const struct route_file *file, const char *key, size_t n
     return true;
 }
 
+/* True also when it is not there. */
+static bool read_length(struct route_file *file)
+{
+    const json_t *length = json_object_get(file->root, "answer_length");
+    if (length == NULL || json_is_null(length)) {
+        return true;
+    }
+    const json_t *mu = json_object_get(length, "mu"), *sigma = json_object_get(length, "sigma");
+    file->answer_length =
+        (eng_answer_length){(float)json_number_value(mu), (float)json_number_value(sigma)};
+    return json_is_number(mu) && json_is_number(sigma) && isfinite(file->answer_length.mu) &&
+           isfinite(file->answer_length.sigma) && file->answer_length.sigma > 0;
+}
+
 static size_t prompt_floats(const eng_model *model, const eng_bank *bank)
 {
     const eng_bank_info *info = eng_bank_get_info(bank);
@@ -248,6 +267,10 @@ int route_file_read(const char *command, const char *path, const eng_model *mode
     }
     if (!read_floats(out, "head", 2 * eng_model_get_info(model)->hidden + 2, &out->head)) {
         return bad(command, path, "head is not base64 of 2 x hidden + 2 floats");
+    }
+    if (!read_length(out)) {
+        return bad(command, path,
+                   "answer_length is not {\"mu\": number, \"sigma\": number above 0}");
     }
     return EXIT_DONE;
 }

@@ -52,7 +52,7 @@ static void check_encoded(const eng_model *model, const eng_encoded *encoded,
         end[i] = (float)(i * 13 % 7);
     }
     eng_decode_options(encoded, start, end, p);
-    size_t n = eng_decode_spans(encoded, start, end, 0, spans, 4);
+    size_t n = eng_decode_spans(encoded, start, end, NULL, 0, spans, 4);
     for (size_t i = 0; i < n; i++) {
         check(spans[i].no_answer || spans[i].start < spans[i].end);
         check(spans[i].score >= 0 && spans[i].score <= 1.0000001);

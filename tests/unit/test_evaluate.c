@@ -8,7 +8,7 @@ static eng_status evaluate(const eng_dataset *set, const size_t *which, size_t n
                            size_t *predicted, size_t *confusion, eng_scores *scores, eng_error *err)
 {
     return eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, set, which, n, mix,
-                        NULL, NULL, 0, NULL, NULL, predicted, confusion, scores, err);
+                        NULL, NULL, NULL, 0, NULL, NULL, predicted, confusion, scores, err);
 }
 
 /* The mix of router row `row`. */
@@ -96,7 +96,7 @@ static void mistakes_are_named(void)
     CHECK(strstr(err.text, "丙") != NULL);
     eng_dataset_free(other);
     CHECK(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, NULL, 0,
-                       mix, NULL, NULL, 0, always, NULL, NULL, NULL, &scores,
+                       mix, NULL, NULL, NULL, 0, always, NULL, NULL, NULL, &scores,
                        &err) == ENG_ECANCELLED);
     const char *pair = "{\"text_a\":\"甲\",\"text_b\":\"乙\",\"label\":\"甲\"}";
     REQUIRE(eng_dataset_parse((eng_text){pair, strlen(pair)}, ENG_ROWS_JSONL, NULL, &other, NULL,
@@ -112,7 +112,8 @@ static void cut_texts_are_counted(void)
     float mix[64];
     row_mix(0, mix);
     REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, NULL, 0,
-                         mix, NULL, NULL, 4, NULL, NULL, NULL, NULL, &scores, NULL) == ENG_OK);
+                         mix, NULL, NULL, NULL, 4, NULL, NULL, NULL, NULL, &scores,
+                         NULL) == ENG_OK);
     CHECK_INT(scores.truncated, TOY_ROWS);
 }
 

@@ -91,8 +91,8 @@ static double accuracy(struct rig *rig, const char *method)
     if (status == ENG_OK) {
         eng_route_mix(rig->bank, result.route, mix);
         status = eng_evaluate(rig->compute, ENG_TRAINING, rig->model, rig->bank, rig->folder.task,
-                              rig->folder.test, which, TEST_ROWS, mix, NULL, NULL, TEXT_LIMIT, NULL,
-                              NULL, NULL, NULL, &scores, &err);
+                              rig->folder.test, which, TEST_ROWS, mix, NULL, NULL, NULL, TEXT_LIMIT,
+                              NULL, NULL, NULL, NULL, &scores, &err);
     }
     eng_adapt_result_fini(&result);
     if (status != ENG_OK) {

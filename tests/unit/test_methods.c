@@ -107,7 +107,7 @@ static void the_result_is_the_candidate_that_dev_chose(void)
     REQUIRE(run(&config, &seen, &result));
     eng_route_mix(toy.bank, result.route, mix);
     REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, dev,
-                         ROWS, mix, NULL, NULL, 0, NULL, NULL, NULL, NULL, &scores,
+                         ROWS, mix, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, &scores,
                          NULL) == ENG_OK);
     CHECK(scores.accuracy == result.dev_accuracy && scores.loss == result.dev_loss);
     eng_adapt_result_fini(&result);
@@ -122,7 +122,7 @@ static void check_prompt(const eng_adapt_result *result)
     CHECK_INT(result->prompt_len,
               info->layers * info->prompt_tokens * eng_model_get_info(toy.model)->hidden);
     REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, toy.task, toy.set, dev,
-                         ROWS, NULL, result->prompt, result->head, 0, NULL, NULL, NULL, NULL,
+                         ROWS, NULL, result->prompt, result->head, NULL, 0, NULL, NULL, NULL, NULL,
                          &scores, NULL) == ENG_OK);
     CHECK(scores.accuracy == result->dev_accuracy && scores.loss == result->dev_loss);
 }
@@ -166,8 +166,8 @@ static void full_tunes_a_copy(void)
         CHECK(strcmp(info->fingerprint, eng_model_get_info(toy.model)->fingerprint) != 0);
         eng_route_mix(result.bank, result.route, mix);
         REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, result.model, result.bank, toy.task, toy.set,
-                             dev, ROWS, mix, NULL, result.head, 0, NULL, NULL, NULL, NULL, &scores,
-                             NULL) == ENG_OK);
+                             dev, ROWS, mix, NULL, result.head, NULL, 0, NULL, NULL, NULL, NULL,
+                             &scores, NULL) == ENG_OK);
         CHECK(scores.accuracy == result.dev_accuracy);
         CHECK_NEAR(scores.loss, result.dev_loss, 1e-4); /* packed weights add in another order */
     }

@@ -131,7 +131,7 @@ static void windows(void)
             eng_span span;
             starts[start] = 30;
             ends[end] = 30;
-            CHECK_INT(eng_decode_spans(encoded, starts, ends, 0, &span, 1), 1);
+            CHECK_INT(eng_decode_spans(encoded, starts, ends, NULL, 0, &span, 1), 1);
             CHECK(span.start == places[i] && span.end == places[i] + 2); /* in the whole text */
             eng_encoded_free(encoded);
             REQUIRE(eng_encode(task, &row.input, limits[l], &encoded, &err) == ENG_OK);
@@ -163,7 +163,7 @@ static void longest_answer(void)
     }
     for (size_t i = 0; i < sizeof most / sizeof most[0]; i++) {
         eng_span span;
-        CHECK_INT(eng_decode_spans(encoded, start, end, most[i], &span, 1), 1);
+        CHECK_INT(eng_decode_spans(encoded, start, end, NULL, most[i], &span, 1), 1);
         CHECK_INT(span.start, 10);
         CHECK_INT(span.end - span.start, wanted[i]);
     }
@@ -198,16 +198,25 @@ static float random_logit(void)
     return (float)(seed >> 40) / (float)(1 << 20) - 8;
 }
 
+/* ln of how likely an answer of n tokens is, less that of the likeliest, by the definition. */
+static double log_prior(const eng_answer_length *length, double n)
+{
+    double mu = (double)length->mu, sigma = (double)length->sigma, mode = mu - sigma * sigma;
+    double here = (log(n) - mu) / sigma, there = (mode - mu) / sigma;
+    return (-here * here / 2 - log(n)) - (-there * there / 2 - mode);
+}
+
 /* All spans, by their definition. */
-static size_t naive(const eng_encoded *encoded, const float *start, const float *end, size_t most,
-                    eng_span *spans)
+static size_t naive(const eng_encoded *encoded, const float *start, const float *end,
+                    const eng_answer_length *length, size_t most, eng_span *spans)
 {
     size_t n = 0;
     double sum = 0;
     for (size_t i = 0; i < encoded->context.n; i++) {
         for (size_t j = i; j < encoded->context.n && j < i + most; j++) {
             double score = exp((double)start[encoded->context.first + i] +
-                               (double)end[encoded->context.first + j]);
+                               (double)end[encoded->context.first + j] +
+                               (length != NULL ? log_prior(length, (double)(j - i + 1)) : 0));
             spans[n++] = (eng_span){encoded->context_tokens[i].start,
                                     encoded->context_tokens[j].end, score, false};
             sum += score;
@@ -231,15 +240,16 @@ static bool overlaps(const eng_span *a, const eng_span *b)
 }
 
 static void check_against_naive(const eng_encoded *encoded, const float *all_start,
-                                const float *all_end, size_t most, size_t wanted)
+                                const float *all_end, const eng_answer_length *length, size_t most,
+                                size_t wanted)
 {
     float start[POSITIONS], end[POSITIONS];
     blank_unread(encoded, all_start, start);
     blank_unread(encoded, all_end, end);
     static eng_span all[4096];
     eng_span spans[8], expected = {0};
-    size_t n_all = naive(encoded, start, end, most, all);
-    size_t n = eng_decode_spans(encoded, start, end, most, spans, wanted);
+    size_t n_all = naive(encoded, start, end, length, most, all);
+    size_t n = eng_decode_spans(encoded, start, end, length, most, spans, wanted);
     CHECK(n >= 1 && n <= wanted);
     for (size_t k = 0; k < n; k++) {
         expected.score = -1;
@@ -262,6 +272,8 @@ static void check_against_naive(const eng_encoded *encoded, const float *all_sta
 
 static void best_spans(void)
 {
+    static const eng_answer_length names = {0.7F, 0.5F}, sentences = {3, 0.4F};
+    static const eng_answer_length *const lengths[] = {NULL, &names, &sentences};
     for (size_t none = 0; none < 2; none++) {
         eng_task *task = new_qa("", none == 1);
         REQUIRE(task != NULL);
@@ -273,7 +285,8 @@ static void best_spans(void)
                 start[i] = random_logit();
                 end[i] = random_logit();
             }
-            check_against_naive(encoded, start, end, 1 + round % 8, 1 + round % 8);
+            check_against_naive(encoded, start, end, lengths[round % 3], 1 + round % 8,
+                                1 + round % 8);
         }
         eng_encoded_free(encoded);
         eng_task_free(task);
@@ -289,7 +302,7 @@ static void probabilities_of_all_spans_sum_to_one(void)
     float logits[POSITIONS] = {0};
     eng_span spans[16];
     double sum = 0;
-    size_t n = eng_decode_spans(encoded, logits, logits, 1, spans, 16);
+    size_t n = eng_decode_spans(encoded, logits, logits, NULL, 1, spans, 16);
     CHECK_INT(n, 7);
     for (size_t i = 0; i < n; i++) {
         sum += spans[i].score;
@@ -308,13 +321,13 @@ static void empty_context(void)
     eng_task *task = new_qa("{context}？{question}", false);
     REQUIRE(task != NULL);
     REQUIRE(encode(task, fields, 2, NULL, 0, 0, &encoded) == ENG_OK);
-    CHECK_INT(eng_decode_spans(encoded, logits, logits, 0, spans, 2), 0);
+    CHECK_INT(eng_decode_spans(encoded, logits, logits, NULL, 0, spans, 2), 0);
     eng_encoded_free(encoded);
     eng_task_free(task);
     task = new_qa("", true);
     REQUIRE(task != NULL);
     REQUIRE(encode(task, fields, 2, NULL, 0, 0, &encoded) == ENG_OK);
-    REQUIRE(eng_decode_spans(encoded, logits, logits, 0, spans, 2) == 1);
+    REQUIRE(eng_decode_spans(encoded, logits, logits, NULL, 0, spans, 2) == 1);
     CHECK(spans[0].no_answer && spans[0].start == 0 && spans[0].end == 0);
     CHECK_NEAR(spans[0].score, 1, 1e-12);
     eng_encoded_free(encoded);
@@ -327,6 +340,7 @@ static void extreme_logits(void)
     REQUIRE(task != NULL);
     eng_encoded *encoded;
     REQUIRE(encode(task, qa_fields, 2, NULL, 0, 0, &encoded) == ENG_OK);
+    static const eng_answer_length names = {1, 0.01F};
     static const float values[] = {1e30F, -1e30F, NAN, INFINITY, -INFINITY};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         float start[POSITIONS], end[POSITIONS];
@@ -335,7 +349,7 @@ static void extreme_logits(void)
             start[t] = t % 3 == 0 ? values[i] : random_logit();
             end[t] = t % 2 == 0 ? values[i] : random_logit();
         }
-        size_t n = eng_decode_spans(encoded, start, end, 0, spans, 4);
+        size_t n = eng_decode_spans(encoded, start, end, i % 2 > 0 ? &names : NULL, 0, spans, 4);
         CHECK(n >= 1 && n <= 4);
         for (size_t k = 0; k < n; k++) {
             CHECK(spans[k].end <= 9 && (spans[k].no_answer || spans[k].start < spans[k].end));

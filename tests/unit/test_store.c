@@ -309,6 +309,7 @@ static void versions(void)
     store_version version = test_version("route"), got;
     OK(store_task_create(s, &task, &version, &id, &err));
     version.prompt = (store_blob){"PROMPT", 6};
+    version.answer_length = (store_blob){"LENGTHS", 8};
     OK(store_version_add(s, a, id, &version, false, &number, &err));
     CHECK_INT(number, 2);
     FAILS(store_version_add(s, b, id, &version, false, &number, &err), STORE_ENOTFOUND);
@@ -322,6 +323,10 @@ static void versions(void)
     CHECK_INT(got_task.current, 2);
     OK(store_version_get(s, a, id, 2, mem, &got, &err));
     CHECK(got.has_prompt && !got.has_head);
+    CHECK(got.answer_length.len == 8 && memcmp(got.answer_length.data, "LENGTHS", 8) == 0);
+    OK(store_version_get(s, a, id, 1, mem, &got, &err));
+    CHECK(got.answer_length.data == NULL);
+    OK(store_version_get(s, a, id, 2, mem, &got, &err));
     CHECK(memcmp(got.route.data, test_route, sizeof test_route) == 0);
     CHECK_STR(got.metrics, "{\"accuracy\":0.5}");
     FAILS(store_version_get(s, b, id, 2, mem, &got, &err), STORE_ENOTFOUND);
