@@ -57,10 +57,20 @@ static void lay_out(const struct learner *learner, const struct carried *carried
     }
 }
 
+/* Cross-entropy of one pointer at a temperature. */
+static double pointer_loss(const float *logits, size_t n, size_t truth, double temperature)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += exp(((double)logits[i] - (double)logits[truth]) / temperature);
+    }
+    return log(sum);
+}
+
 /* What a row costs where only its answer counts: of options −log of the true one's probability among
  * them, at each of some temperatures. Routes of other tasks are sure of themselves to very different degrees,
  * which says nothing about the order they put the options in; the least of a route's sums is of that order.
- * Without options the few-shot loss, at every temperature the same. */
+ * Without options the same of the two pointers, each among all places. */
 static eng_status add_answer_loss(void *arg, size_t i, const eng_sequence *sequence,
                                   const float *start, const float *end, eng_error *err)
 {
@@ -73,9 +83,10 @@ static eng_status add_answer_loss(void *arg, size_t i, const eng_sequence *seque
     double beside[ENG_MAX_LABELS]; /* log-probabilities less the true option's */
     (void)err;
     if (options == 0) {
-        double loss = row_loss(sum, item, sequence, start, end);
         for (size_t t = 0; t < TEMPERATURES; t++) {
-            losses[t] += loss;
+            losses[t] += (pointer_loss(start, sequence->len, item->start, temperatures[t]) +
+                          pointer_loss(end, sequence->len, item->end, temperatures[t])) /
+                         (2 * (double)rows);
         }
         return ENG_OK;
     }

@@ -88,8 +88,15 @@ void eval_print_head(const struct eval_results *r, size_t task, size_t shot)
            "tokens", "start");
 }
 
+/* Of the rows that choose, by what they choose. */
+static double choosing_score(const struct eval_task *task, const struct eval_run *run)
+{
+    return task->type == ENG_EXTRACTIVE ? run->adapt.dev_macro_f1 : run->adapt.dev_accuracy;
+}
+
 void eval_print_method(const struct eval_results *r, size_t task, size_t shot, size_t method)
 {
+    const struct eval_task *t = &r->tasks[task];
     struct eval_summary sum = eval_summarise(r, task, shot, method);
     const char *name = r->settings->methods[method];
     size_t n = r->settings->n_seeds;
@@ -97,7 +104,7 @@ void eval_print_method(const struct eval_results *r, size_t task, size_t shot, s
         const struct eval_run *run = eval_run_at(r, task, shot, method, s);
         printf("%-14s %6llu %9.4f %9.4f %8.4f %8.4f %5zu %8.2f %10zu  %s%s\n", name,
                (unsigned long long)run->seed, run->test.accuracy, run->test.macro_f1,
-               run->test.loss, run->adapt.dev_accuracy, run->adapt.best_step, run->seconds,
+               run->test.loss, choosing_score(t, run), run->adapt.best_step, run->seconds,
                run->test.tokens + run->adapt.tokens, run->adapt.started_from,
                run->diverged ? " (diverged: the best before)" : "");
     }
@@ -112,14 +119,15 @@ void eval_print_method(const struct eval_results *r, size_t task, size_t shot, s
 static json_t *run_json(const struct eval_task *task, const struct eval_run *run)
 {
     json_t *one = json_pack(
-        "{s:I,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:s,s:b}", "seed",
+        "{s:I,s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:s,s:b}", "seed",
         (json_int_t)run->seed, "accuracy", json_number_or_null(run->test.accuracy), "macro_f1",
         json_number_or_null(run->test.macro_f1), "loss", json_number_or_null(run->test.loss),
-        "dev_accuracy", json_number_or_null(run->adapt.dev_accuracy), "best_step",
-        (json_int_t)run->adapt.best_step, "steps", (json_int_t)run->adapt.steps, "tuned_parameters",
-        (json_int_t)run->adapt.tuned, "test_rows", (json_int_t)run->test.rows, "truncated",
-        (json_int_t)run->test.truncated, "forward_passes", (json_int_t)run->adapt.forward_passes,
-        "tokens", (json_int_t)(run->test.tokens + run->adapt.tokens), "seconds",
+        "dev_accuracy", json_number_or_null(run->adapt.dev_accuracy), "dev_macro_f1",
+        json_number_or_null(run->adapt.dev_macro_f1), "best_step", (json_int_t)run->adapt.best_step,
+        "steps", (json_int_t)run->adapt.steps, "tuned_parameters", (json_int_t)run->adapt.tuned,
+        "test_rows", (json_int_t)run->test.rows, "truncated", (json_int_t)run->test.truncated,
+        "forward_passes", (json_int_t)run->adapt.forward_passes, "tokens",
+        (json_int_t)(run->test.tokens + run->adapt.tokens), "seconds",
         json_number_or_null(run->seconds), "started_from", run->adapt.started_from, "diverged",
         run->diverged);
     if (task->type == ENG_EXTRACTIVE) {
@@ -254,18 +262,18 @@ static void write_choosing(FILE *file, const struct eval_results *r, size_t shot
 {
     const struct eval_settings *s = r->settings;
     size_t runs = s->n_tasks * s->n_seeds;
-    fputs(
-        "\n| method | accuracy on the rows that choose | on the test rows | runs that ended where "
-        "they started |\n|---|---:|---:|---:|\n",
-        file);
+    fputs("\n| method | score on the rows that choose | on the test rows | runs that ended where "
+          "they started |\n|---|---:|---:|---:|\n",
+          file);
     for (size_t m = 0; m < s->n_methods; m++) {
         double dev = 0, test = 0;
         size_t kept = 0;
         for (size_t t = 0; t < s->n_tasks; t++) {
             for (size_t i = 0; i < s->n_seeds; i++) {
                 const struct eval_run *run = eval_run_at(r, t, shot, m, i);
-                dev += run->adapt.dev_accuracy / (double)runs;
-                test += run->test.accuracy / (double)runs;
+                const struct eval_task *task = &r->tasks[t];
+                dev += choosing_score(task, run) / (double)runs;
+                test += eval_score(task, run) / (double)runs;
                 kept += run->adapt.best_step == 0;
             }
         }

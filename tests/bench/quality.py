@@ -57,6 +57,11 @@ def mean_of(tasks, method):
     return statistics.mean(task[method]["mean"] for task in tasks if task.get(method))
 
 
+def mean_cell(tasks, method):
+    """Empty where no task has the method: of choices and spans there is no SetFit."""
+    return f"{mean_of(tasks, method):.1f}" if any(task.get(method) for task in tasks) else ""
+
+
 def table(tasks, methods, with_goals):
     head = ["task", "shots", "majority", "bag", *methods, *(["goal"] if with_goals else [])]
     yield "| " + " | ".join(head) + " |"
@@ -67,7 +72,7 @@ def table(tasks, methods, with_goals):
             method, goal = GOALS.get(name, ("", ""))
             cells.append(f"{goal} {method}".strip())
         yield "| " + " | ".join(map(str, cells)) + " |"
-    means = [f"{mean_of(tasks.values(), m):.1f}" for m in methods]
+    means = [mean_cell(tasks.values(), m) for m in methods]
     yield f"| mean | | | | {' | '.join(means)} |{' |' if with_goals else ''}"
 
 
@@ -116,7 +121,7 @@ def report(results, methods):
         yield "| shots | " + " | ".join(methods) + " |"
         yield "|---|" + "---:|" * len(methods)
         for shots, tasks in results["tasks"].items():
-            means = (f"{mean_of(tasks.values(), method):.1f}" for method in methods)
+            means = (mean_cell(tasks.values(), method) for method in methods)
             yield f"| {'protocol' if shots == '0' else shots} | " + " | ".join(means) + " |"
 
 
@@ -136,7 +141,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = {name: getattr(args, name) for name in
-                ("methods", "seeds", "shots", "limit", "text_limit", "setfit")}
+                ("methods", "seeds", "shots", "limit", "text_limit", "threads", "setfit")}
     results = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else {}
     if results.get("settings") != settings:
         results = {"settings": settings, "tasks": {}}

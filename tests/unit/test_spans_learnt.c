@@ -1,6 +1,7 @@
-/* test_answer_length.c: how long answers are, learnt from the rows of an extractive task, and that dev
- * chooses by the F1 of its answers. */
+/* test_spans_learnt.c: what learning an extractive task is beside that of labels: how long answers are is learnt
+ * from the rows, retrieval goes by both pointers, and dev chooses by the F1 of its answers. */
 #include "engine/answer_length.h"
+#include "engine/mrc.h"
 #include "engine/trainer.h"
 #include "tests/unit/toy_task.h"
 
@@ -138,6 +139,69 @@ static void evaluation_weighs_by_it(void)
     eng_dataset_free(set);
 }
 
+/* *least: mean cross-entropy of the pointers on the rows under a route, at the temperature where it is least. */
+static void pointers_loss(const eng_dataset *set, const float *route, double *least)
+{
+    static const double temperatures[] = {0.5, 1, 2, 4, 8};
+    double sums[5] = {0};
+    float mix[64], start[512], end[512];
+    eng_workspace *workspace = NULL;
+    eng_route_mix(toy.bank, route, mix);
+    REQUIRE(eng_workspace_new(toy.model, 512, 1, &workspace, NULL) == ENG_OK);
+    for (size_t i = 0; i < ANSWERS; i++) {
+        eng_example row;
+        eng_encoded *encoded = NULL;
+        size_t len = 0, from = 0, to = 0;
+        eng_dataset_row(set, i, &row, NULL);
+        REQUIRE(eng_encode(task, &row.input, 0, &encoded, NULL) == ENG_OK);
+        REQUIRE(mrc_targets(encoded, &row, &from, &to));
+        const int32_t *ids = eng_encoded_ids(encoded, &len);
+        const eng_sequence sequence = {.ids = ids, .len = len, .bank = toy.bank, .mix = mix};
+        REQUIRE(eng_forward(toy.compute, workspace, ENG_SERVING, toy.model, &sequence, 1, start,
+                            end, NULL) == ENG_OK);
+        for (size_t t = 0; t < 5; t++) {
+            double starts = 0, ends = 0;
+            for (size_t j = 0; j < len; j++) {
+                starts += exp((double)start[j] / temperatures[t]);
+                ends += exp((double)end[j] / temperatures[t]);
+            }
+            sums[t] += (log(starts) - (double)start[from] / temperatures[t] + log(ends) -
+                        (double)end[to] / temperatures[t]) /
+                       2 / ANSWERS;
+        }
+        eng_encoded_free(encoded);
+    }
+    *least = sums[0];
+    for (size_t t = 1; t < 5; t++) {
+        *least = fmin(*least, sums[t]);
+    }
+    eng_workspace_free(workspace);
+}
+
+static void retrieves_the_row_that_points_best(void)
+{
+    eng_adapt_config config = {.method = "retrieve"};
+    eng_adapt_result result;
+    eng_dataset *set = rows_of(answers, ANSWERS);
+    float route[64] = {0};
+    const char *name = "average";
+    double least = 1e9, loss = 1e9;
+    REQUIRE(set != NULL);
+    pointers_loss(set, route, &least);
+    for (size_t row = 0; row < eng_bank_get_info(toy.bank)->rows; row++) {
+        eng_bank_row(toy.bank, row, route);
+        pointers_loss(set, route, &loss);
+        if (loss < least) {
+            least = loss;
+            name = eng_bank_row_name(toy.bank, row);
+        }
+    }
+    REQUIRE(adapt(set, &config, &result) == ENG_OK);
+    CHECK_STR(result.started_from, name);
+    eng_adapt_result_fini(&result);
+    eng_dataset_free(set);
+}
+
 static void f1_chooses_spans_and_accuracy_options(void)
 {
     const struct look more_f1 = {.accuracy = 0, .macro_f1 = 0.5, .loss = 2};
@@ -177,6 +241,7 @@ int main(void)
         RUN(nothing_of_labels);
         RUN(prior_peaks_at_the_mode);
         RUN(evaluation_weighs_by_it);
+        RUN(retrieves_the_row_that_points_best);
         RUN(f1_chooses_spans_and_accuracy_options);
         RUN(folds_keep_f1);
     }
