@@ -80,6 +80,10 @@ static void fingerprint(eng_bank *bank)
     crypto_generichash_update(&state, (const unsigned char *)numbers, sizeof numbers);
     crypto_generichash_update(&state, (const unsigned char *)bank->option_separator,
                               strlen(bank->option_separator) + 1);
+    if (info->context_tokens > 0) {
+        uint64_t tokens = info->context_tokens;
+        crypto_generichash_update(&state, (const unsigned char *)&tokens, sizeof tokens);
+    }
     hash_floats(&state, bank->z, info->layers * info->modules * info->intrinsic);
     hash_floats(&state, bank->A, info->layers * info->intrinsic * n);
     hash_floats(&state, bank->head_w, 2 * bank->model->params.hidden);

@@ -9,7 +9,7 @@
  *
  * The forms without a layer dimension are shallow banks: Lp = 1. Lp is 1 or the backbone's layers.
  * Metadata (strings): tasks (a JSON list, a name for each router row), prompt_tokens,
- * prompt_token_offset, token_type, option_separator, adapt_lr, adapt_steps. Each is optional; the
+ * prompt_token_offset, token_type, option_separator, adapt_lr, adapt_steps, context_tokens. Each is optional; the
  * defaults are the paper's.
  */
 #include "engine/bankfile.h"
@@ -202,7 +202,7 @@ static eng_status read_settings(const struct weights *weights, struct eng_bank *
 {
     const struct encoder_params *params = &bank->model->params;
     eng_bank_info *info = &bank->info;
-    uint64_t offset = 0, type = 0, steps = 0, tokens = 0;
+    uint64_t offset = 0, type = 0, steps = 0, tokens = 0, context = 0;
     uint64_t usual = bank_default_offset(params->vocab, info->prompt_tokens);
     eng_status status = read_whole(weights, "prompt_token_offset", INT32_MAX, usual, &offset, err);
     if (status == ENG_OK) {
@@ -215,6 +215,9 @@ static eng_status read_settings(const struct weights *weights, struct eng_bank *
     if (status == ENG_OK) {
         status = read_whole(weights, "adapt_steps", 1000000, bank_default_steps(params->hidden),
                             &steps, err);
+    }
+    if (status == ENG_OK) {
+        status = read_whole(weights, "context_tokens", 1 << 20, 0, &context, err);
     }
     if (status == ENG_OK) {
         status = read_rate(weights, bank_default_lr(params->hidden), &info->adapt_lr, err);
@@ -230,6 +233,7 @@ static eng_status read_settings(const struct weights *weights, struct eng_bank *
     info->prompt_token_offset = (int32_t)offset;
     info->token_type = (int32_t)type;
     info->adapt_steps = (size_t)steps;
+    info->context_tokens = (size_t)context;
     return status;
 }
 

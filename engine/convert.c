@@ -97,17 +97,27 @@ static void set_defaults(const struct bank_shape *shape, struct bank_defaults *o
 
 static eng_status write_bank(const char *to, const struct weights *weights,
                              const struct bank_shape *shape, const struct bank_copy *copy,
-                             eng_error *err)
+                             size_t context_tokens, eng_error *err)
 {
     struct bank_defaults defaults;
+    char context[32];
+    bool said = false;
+    snprintf(context, sizeof context, "%zu", context_tokens);
     set_defaults(shape, &defaults);
     size_t kept = weights_metadata_count(weights), n = kept;
-    struct safetensors_meta *meta = calloc(kept + 5, sizeof *meta);
+    struct safetensors_meta *meta = calloc(kept + 6, sizeof *meta);
     if (meta == NULL) {
         return fail_nomem(err, to);
     }
     for (size_t i = 0; i < kept; i++) {
         weights_metadata_at(weights, i, &meta[i].key, &meta[i].value);
+        if (context_tokens > 0 && strcmp(meta[i].key, "context_tokens") == 0) {
+            meta[i].value = context;
+            said = true;
+        }
+    }
+    if (context_tokens > 0 && !said) {
+        meta[n++] = (struct safetensors_meta){"context_tokens", context};
     }
     for (size_t i = 0; i < 5; i++) {
         if (weights_metadata(weights, defaults.meta[i].key) == NULL) {
@@ -119,7 +129,8 @@ static eng_status write_bank(const char *to, const struct weights *weights,
     return status;
 }
 
-eng_status eng_convert_bank(const char *from, const char *to, const char *dtype, eng_error *err)
+eng_status eng_convert_bank(const char *from, const char *to, const char *dtype,
+                            size_t context_tokens, eng_error *err)
 {
     enum tensor_dtype type = DTYPE_F32;
     struct weights *weights = NULL;
@@ -136,7 +147,7 @@ eng_status eng_convert_bank(const char *from, const char *to, const char *dtype,
         status = weights_check(weights, err);
     }
     if (status == ENG_OK) {
-        status = write_bank(to, weights, &shape, &copy, err);
+        status = write_bank(to, weights, &shape, &copy, context_tokens, err);
     }
     for (size_t i = 0; i < BANK_TENSORS; i++) {
         free(copy.values[i]);
@@ -292,7 +303,7 @@ static bool has_twin(const char *from, const char *name)
 
 /* bank_shallow.safetensors → shallow.bank.safetensors */
 static eng_status convert_bank_in(const char *from, const char *to, const char *name,
-                                  const char *dtype, eng_error *err)
+                                  const char *dtype, size_t context_tokens, eng_error *err)
 {
     char source[PATH_MAX], target[PATH_MAX], base[NAME_MAX + 1], file[NAME_MAX + 64];
     bank_base_name(name, base, sizeof base);
@@ -302,10 +313,11 @@ static eng_status convert_bank_in(const char *from, const char *to, const char *
     if (status == ENG_OK) {
         status = join(to, file, target, err);
     }
-    return status == ENG_OK ? eng_convert_bank(source, target, dtype, err) : status;
+    return status == ENG_OK ? eng_convert_bank(source, target, dtype, context_tokens, err) : status;
 }
 
-static eng_status convert_banks(const char *from, const char *to, const char *dtype, eng_error *err)
+static eng_status convert_banks(const char *from, const char *to, const char *dtype,
+                                size_t context_tokens, eng_error *err)
 {
     eng_status status = ENG_OK;
     DIR *stream = opendir(from);
@@ -315,7 +327,7 @@ static eng_status convert_banks(const char *from, const char *to, const char *dt
     for (struct dirent *entry = readdir(stream); entry != NULL && status == ENG_OK;
          entry = readdir(stream)) {
         if (is_bank(entry->d_name) && !has_twin(from, entry->d_name)) {
-            status = convert_bank_in(from, to, entry->d_name, dtype, err);
+            status = convert_bank_in(from, to, entry->d_name, dtype, context_tokens, err);
         }
     }
     closedir(stream);
@@ -357,7 +369,7 @@ static eng_status write_config(const char *from, const char *to, size_t position
 }
 
 eng_status eng_convert_model(const char *from, const char *to, const char *dtype, size_t positions,
-                             eng_error *err)
+                             size_t context_tokens, eng_error *err)
 {
     static const char *const copied[] = {"vocab.txt", "tokenizer_config.json", "tokenizer.json"};
     enum tensor_dtype type = DTYPE_F32;
@@ -375,7 +387,7 @@ eng_status eng_convert_model(const char *from, const char *to, const char *dtype
     for (size_t i = 0; i < sizeof copied / sizeof copied[0] && status == ENG_OK; i++) {
         status = copy_file(from, to, copied[i], err);
     }
-    return status == ENG_OK ? convert_banks(from, to, dtype, err) : status;
+    return status == ENG_OK ? convert_banks(from, to, dtype, context_tokens, err) : status;
 }
 
 /* ---- listing ------------------------------------------------------------------------------------- */

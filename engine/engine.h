@@ -119,6 +119,8 @@ typedef struct eng_bank_info {
     int32_t token_type;
     double adapt_lr; /* default step size and steps of the route method for this bank */
     size_t adapt_steps;
+    size_t
+        context_tokens; /* read of an extractive context where the question says which; 0: what fits */
     char fingerprint[65]; /* over A, z, head and the settings above that change results */
 } eng_bank_info;
 
@@ -566,12 +568,14 @@ ENG_MUST_CHECK eng_status eng_adapt_write_model(const eng_model *model,
 
 /* Rewrites a model directory (any readable form; banks and vocabulary too) as safetensors in
  * dtype "F32", "F16" or "BF16" under `to` (made if missing; existing files are not overwritten). Of its
- * position embeddings the first `positions` are kept, 0: all; ENG_EINVAL when it has fewer. */
+ * position embeddings the first `positions` are kept, 0: all; ENG_EINVAL when it has fewer. Its banks are
+ * told to read at most `context_tokens` of an extractive context, 0: what they were. */
 ENG_MUST_CHECK eng_status eng_convert_model(const char *from, const char *to, const char *dtype,
-                                            size_t positions, eng_error *err);
-/* Rewrites one bank file. */
+                                            size_t positions, size_t context_tokens,
+                                            eng_error *err);
+/* Rewrites one bank file; context_tokens as above. */
 ENG_MUST_CHECK eng_status eng_convert_bank(const char *from, const char *to, const char *dtype,
-                                           eng_error *err);
+                                           size_t context_tokens, eng_error *err);
 
 typedef struct eng_tensor_info {
     const char *name; /* string, borrowed for the call */

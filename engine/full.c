@@ -204,6 +204,6 @@ eng_status eng_adapt_write_model(const eng_model *model, const eng_adapt_result 
     if (len < 0 || (size_t)len >= sizeof path) {
         return fail(err, ENG_ELIMIT, "path", "%s is longer than %d bytes", to, PATH_MAX - 1);
     }
-    eng_status status = eng_convert_model(model->dir, to, "F32", 0, err);
+    eng_status status = eng_convert_model(model->dir, to, "F32", 0, 0, err);
     return status == ENG_OK && tuned != NULL ? write_weights(tuned, path, err) : status;
 }

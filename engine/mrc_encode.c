@@ -7,9 +7,10 @@
  *
  * Only field texts are cut. When they do not fit together, a common level is found such that fields
  * shorter than it survive untouched and longer ones are cut to it (the longest lose first). A cut keeps
- * the beginning, except for the context of a training row whose answer lies behind it: there a window
- * around the answer is kept. An empty field is no tokens at all: the sequence then is the bare
- * question, and its answer whatever the model says to that.
+ * the beginning, but of an extractive task's context the part that the question is about (mrc_window.h),
+ * where it says so no more than the bank reads well, and of a training row one that has the answer. An
+ * empty field is no tokens at all: the sequence then is the bare question, and its answer whatever the
+ * model says to that.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,18 +18,22 @@
 #include "engine/codepoints.h"
 #include "engine/model.h"
 #include "engine/mrc.h"
+#include "engine/mrc_window.h"
 #include "engine/status.h"
 #include "engine/task.h"
 
 #define NOT_SAID ((size_t)-1)
+/* Of a longer context the first so many models' lengths are looked through for the part to read. */
+#define LOOKED_THROUGH 64
 
 /* A field's text on its way into the sequence. */
 struct passage {
     struct token_range tokens; /* of encoder.tokens */
+    size_t most;               /* tokens that may be kept, were there room */
     size_t uses;               /* occurrences in the template */
     size_t skip, keep;         /* of the tokens: those kept are [skip, skip + keep) */
     size_t code_points;        /* of the caller's text */
-    size_t base, limited;      /* the text limit left code points [base, base + limited) */
+    size_t limited;            /* the first so many of them are in tokens */
 };
 
 /* The answer of a training row, in code points of the context; start = NOT_SAID when none. */
@@ -71,41 +76,48 @@ static eng_status measure(eng_text text, const char *name, size_t *code_points, 
     return ENG_OK;
 }
 
-/* Where a window of `width` over n places begins that keeps [start, end) of them: 0 when the
- * beginning holds it, else with the answer in the middle. */
-static size_t window_start(size_t n, size_t width, size_t start, size_t end)
+static bool is_context(const struct encoding *encoding, size_t field)
 {
-    if (end <= width || width >= n) {
-        return 0;
-    }
-    size_t inside = end - start;
-    size_t before = inside < width ? (width - inside) / 2 : 0;
-    size_t first = start > before ? start - before : 0;
-    return first + width > n ? n - width : first;
+    return encoding->task->type == ENG_EXTRACTIVE && field == encoding->task->context;
 }
 
-static bool has_answer(const struct encoding *encoding, size_t field)
-{
-    return encoding->task->type == ENG_EXTRACTIVE && field == encoding->task->context &&
-           encoding->answer.start != NOT_SAID;
-}
-
+/* Of an extractive task's context a window is chosen later, when the question is known. */
 static eng_text apply_text_limit(struct encoding *encoding, size_t field, eng_text text)
 {
     struct passage *passage = &encoding->passages[field];
-    passage->base = 0;
     passage->limited = passage->code_points;
-    if (encoding->text_limit == 0 || passage->code_points <= encoding->text_limit) {
+    if (encoding->text_limit == 0 || passage->code_points <= encoding->text_limit ||
+        is_context(encoding, field)) {
         return text;
     }
     passage->limited = encoding->text_limit;
-    if (has_answer(encoding, field)) {
-        passage->base = window_start(passage->code_points, passage->limited, encoding->answer.start,
-                                     encoding->answer.end);
+    return (eng_text){text.data, cp_offset(text, passage->limited)};
+}
+
+/* The passage's tokens; NULL when it has none (the list may hold none at all). */
+static const eng_token *tokens_of(const struct encoding *encoding, const struct passage *passage)
+{
+    return passage->tokens.n > 0 ? encoding->tokens.tokens + passage->tokens.first : NULL;
+}
+
+/* More tokens than positions cannot stay, unless a window is to be chosen among them. */
+static size_t enough_tokens(const struct encoding *encoding, size_t field)
+{
+    size_t positions = encoding->task->model->params.positions;
+    if (!is_context(encoding, field)) {
+        return positions;
     }
-    size_t first = cp_offset(text, passage->base);
-    eng_text rest = {text.data + first, text.len - first};
-    return (eng_text){rest.data, cp_offset(rest, passage->limited)};
+    return encoding->answer.start != NOT_SAID ? SIZE_MAX : LOOKED_THROUGH * positions;
+}
+
+/* Windows of an extractive task's context. */
+static struct window_ask ask_of(const struct encoding *encoding, const struct passage *passage)
+{
+    return (struct window_ask){.tokens = tokens_of(encoding, passage),
+                               .n = passage->tokens.n,
+                               .most_tokens = SIZE_MAX,
+                               .narrow = encoding->task->bank->info.context_tokens,
+                               .most_code_points = encoding->text_limit};
 }
 
 /* A choice example may come without its context; every other field must be there. */
@@ -127,13 +139,20 @@ static eng_status read_field(struct encoding *encoding, size_t field, eng_error 
     }
     eng_text text = apply_text_limit(encoding, field, *value);
     size_t first = encoding->tokens.n;
-    /* more tokens than positions cannot stay, unless a window is to be chosen among them */
-    size_t enough =
-        has_answer(encoding, field) ? SIZE_MAX : encoding->task->model->params.positions;
+    size_t enough = enough_tokens(encoding, field);
     status =
         tokenizer_run_some(encoding->task->model->tokenizer, text, enough, &encoding->tokens, err);
     passage->tokens = (struct token_range){first, encoding->tokens.n - first};
+    if (passage->tokens.n >= enough) {
+        passage->tokens.n = enough; /* those behind may be cut short */
+        passage->limited = encoding->tokens.tokens[first + enough - 1].end;
+    }
+    passage->most = passage->tokens.n;
     passage->uses = template_uses(&encoding->task->template, field);
+    if (status == ENG_OK && is_context(encoding, field)) {
+        struct window_ask ask = ask_of(encoding, passage);
+        passage->most = window_room(&ask);
+    }
     return status;
 }
 
@@ -151,12 +170,6 @@ static eng_status read_options(struct encoding *encoding, eng_error *err)
                             input->options, input->n_options, err);
 }
 
-/* The passage's tokens; NULL when it has none (the list may hold none at all). */
-static const eng_token *tokens_of(const struct encoding *encoding, const struct passage *passage)
-{
-    return passage->tokens.n > 0 ? encoding->tokens.tokens + passage->tokens.first : NULL;
-}
-
 /* ---- fitting ---------------------------------------------------------------------------------------- */
 
 static size_t cost_at_level(const struct encoding *encoding, size_t level)
@@ -164,7 +177,7 @@ static size_t cost_at_level(const struct encoding *encoding, size_t level)
     size_t cost = 0;
     for (size_t i = 0; i < encoding->task->template.n_fields; i++) {
         const struct passage *passage = &encoding->passages[i];
-        size_t n = passage->tokens.n < level ? passage->tokens.n : level;
+        size_t n = passage->most < level ? passage->most : level;
         cost += passage->uses * n;
     }
     return cost;
@@ -186,12 +199,11 @@ static size_t find_level(const struct encoding *encoding, size_t budget)
 }
 
 /* Tokens of the passage that touch code points [start, end) of the caller's text. */
-static struct token_range tokens_over(const eng_token *tokens, size_t n, size_t base, size_t start,
-                                      size_t end)
+static struct token_range tokens_over(const eng_token *tokens, size_t n, size_t start, size_t end)
 {
     struct token_range range = {0, 0};
     for (size_t i = 0; i < n; i++) {
-        if (tokens[i].end + base > start && tokens[i].start + base < end) {
+        if (tokens[i].end > start && tokens[i].start < end) {
             range.first = range.n == 0 ? i : range.first;
             range.n = i - range.first + 1;
         }
@@ -199,47 +211,62 @@ static struct token_range tokens_over(const eng_token *tokens, size_t n, size_t 
     return range;
 }
 
-static void choose_window(const struct encoding *encoding, size_t field, struct passage *passage)
+/* The context's window, of at most `keep` tokens. */
+static eng_status choose_window(struct encoding *encoding, struct passage *passage, eng_error *err)
 {
-    if (passage->keep == passage->tokens.n || !has_answer(encoding, field)) {
-        return;
+    struct token_range asked[ENG_MAX_FIELDS], window = {0, 0};
+    struct window_ask ask = ask_of(encoding, passage);
+    size_t n = 0;
+    bool narrow = ask.narrow > 0 && ask.narrow < passage->keep;
+    if ((passage->keep == passage->tokens.n && !narrow) || passage->keep == 0) {
+        return ENG_OK;
     }
-    struct token_range answer =
-        tokens_over(tokens_of(encoding, passage), passage->tokens.n, passage->base,
-                    encoding->answer.start, encoding->answer.end);
-    passage->skip =
-        window_start(passage->tokens.n, passage->keep, answer.first, answer.first + answer.n);
+    ask.most_tokens = passage->keep;
+    for (size_t i = 0; i < encoding->task->template.n_fields; i++) {
+        if (i != encoding->task->context) {
+            asked[n++] = encoding->passages[i].tokens;
+        }
+    }
+    if (encoding->answer.start != NOT_SAID) {
+        ask.answer = tokens_over(ask.tokens, ask.n, encoding->answer.start, encoding->answer.end);
+    }
+    eng_status status = window_choose(&ask, &encoding->tokens, asked, n, &window, err);
+    passage->skip = window.first;
+    passage->keep = window.n;
+    return status;
 }
 
-static void cut_fields(struct encoding *encoding, size_t budget)
+static eng_status cut_fields(struct encoding *encoding, size_t budget, eng_error *err)
 {
     size_t level = find_level(encoding, budget);
     size_t left = budget - cost_at_level(encoding, level);
     for (size_t i = 0; i < encoding->task->template.n_fields; i++) {
         struct passage *passage = &encoding->passages[i];
         passage->skip = 0;
-        passage->keep = passage->tokens.n < level ? passage->tokens.n : level;
-        if (passage->keep < passage->tokens.n && passage->uses <= left) {
+        passage->keep = passage->most < level ? passage->most : level;
+        if (passage->keep < passage->most && passage->uses <= left) {
             passage->keep++;
             left -= passage->uses;
         }
-        choose_window(encoding, i, passage);
     }
+    return encoding->task->type == ENG_EXTRACTIVE
+               ? choose_window(encoding, &encoding->passages[encoding->task->context], err)
+               : ENG_OK;
 }
 
 /* Code points of the caller's text outside the kept tokens; spaces at the cut count as left out. */
 static size_t left_out(const struct encoding *encoding, const struct passage *passage)
 {
     const eng_token *tokens = tokens_of(encoding, passage);
-    size_t start = passage->base, end = passage->base + passage->limited;
+    size_t start = 0, end = passage->limited;
     if (passage->keep == 0 && passage->tokens.n > 0) {
         return passage->code_points;
     }
     if (passage->skip > 0) {
-        start = passage->base + tokens[passage->skip].start;
+        start = tokens[passage->skip].start;
     }
     if (passage->skip + passage->keep < passage->tokens.n) {
-        end = passage->base + tokens[passage->skip + passage->keep - 1].end;
+        end = tokens[passage->skip + passage->keep - 1].end;
     }
     return passage->code_points - (end - start);
 }
@@ -258,21 +285,18 @@ static void put_context(const struct encoding *encoding, const struct passage *p
 {
     const eng_token *tokens = tokens_of(encoding, passage);
     encoded->context = (struct token_range){encoded->len, passage->keep};
-    encoded->front_cut = passage->skip > 0 || passage->base > 0;
+    encoded->front_cut = passage->skip > 0;
     encoded->back_cut = passage->skip + passage->keep < passage->tokens.n ||
-                        passage->base + passage->limited < passage->code_points;
+                        passage->limited < passage->code_points;
     for (size_t i = 0; i < passage->keep; i++) {
-        eng_token token = tokens[passage->skip + i];
-        token.start += (uint32_t)passage->base;
-        token.end += (uint32_t)passage->base;
-        encoded->context_tokens[i] = token;
+        encoded->context_tokens[i] = tokens[passage->skip + i];
     }
 }
 
 static void put_field(const struct encoding *encoding, size_t field, eng_encoded *encoded)
 {
     const struct passage *passage = &encoding->passages[field];
-    if (encoding->task->type == ENG_EXTRACTIVE && field == encoding->task->context) {
+    if (is_context(encoding, field)) {
         put_context(encoding, passage, encoded);
     }
     if (passage->keep > 0) {
@@ -400,7 +424,10 @@ static eng_status fit_and_write(struct encoding *encoding, eng_encoded **out, en
                     "use fewer or shorter options",
                     options->n, fixed - task->fixed, task->fixed, positions);
     }
-    cut_fields(encoding, positions - fixed);
+    eng_status status = cut_fields(encoding, positions - fixed, err);
+    if (status != ENG_OK) {
+        return status;
+    }
     size_t len = fixed;
     for (size_t i = 0; i < task->template.n_fields; i++) {
         len += encoding->passages[i].uses * encoding->passages[i].keep;
@@ -514,7 +541,7 @@ static bool span_targets(const eng_encoded *encoded, const eng_example *row, siz
     if (!answer_is_there(row, &answer_end)) {
         return false;
     }
-    struct token_range range = tokens_over(tokens, n, 0, row->answer_start, answer_end);
+    struct token_range range = tokens_over(tokens, n, row->answer_start, answer_end);
     if (range.n == 0 || (encoded->front_cut && tokens[0].start > row->answer_start) ||
         (encoded->back_cut && tokens[n - 1].end < answer_end)) {
         return false;

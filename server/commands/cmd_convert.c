@@ -7,8 +7,8 @@
 #include <string.h>
 
 static const char help[] =
-    "usage: mp2 convert model FROM TO [--dtype F32|F16|BF16] [--positions N]\n"
-    "       mp2 convert bank  FROM TO [--dtype F32|F16|BF16]\n"
+    "usage: mp2 convert model FROM TO [--dtype F32|F16|BF16] [--positions N] [--context-tokens N]\n"
+    "       mp2 convert bank  FROM TO [--dtype F32|F16|BF16] [--context-tokens N]\n"
     "\n"
     "model  Rewrites a model directory as safetensors under TO (made if missing): the weights "
     "from\n"
@@ -21,6 +21,9 @@ static const char help[] =
     "\n"
     "  --dtype D       how values are stored; default F16\n"
     "  --positions N   only the first N: texts are cut where training ended; default all\n"
+    "  --context-tokens N  of a longer context of extractive tasks the N tokens are read that "
+    "share\n"
+    "                  most with the question; kept in the bank; default what it says, or all\n"
     "\n"
     "Existing files are never overwritten. The result is opened once, to be sure.\n";
 
@@ -30,11 +33,12 @@ static int report(const char *what, eng_status status, const eng_error *err)
     return status == ENG_ENOTFOUND ? EXIT_NO_INPUT : EXIT_FAILED;
 }
 
-static int convert_model(const char *from, const char *to, const char *dtype, size_t positions)
+static int convert_model(const char *from, const char *to, const char *dtype, size_t positions,
+                         size_t context_tokens)
 {
     eng_error err = {0};
     eng_model *model = NULL;
-    eng_status status = eng_convert_model(from, to, dtype, positions, &err);
+    eng_status status = eng_convert_model(from, to, dtype, positions, context_tokens, &err);
     if (status == ENG_OK) {
         status = eng_model_open(to, &model, &err);
     }
@@ -54,11 +58,11 @@ static void count_tensor(void *arg, const eng_tensor_info *info)
     *bytes += info->bytes;
 }
 
-static int convert_bank(const char *from, const char *to, const char *dtype)
+static int convert_bank(const char *from, const char *to, const char *dtype, size_t context_tokens)
 {
     eng_error err = {0};
     uint64_t bytes = 0;
-    eng_status status = eng_convert_bank(from, to, dtype, &err);
+    eng_status status = eng_convert_bank(from, to, dtype, context_tokens, &err);
     if (status == ENG_OK) {
         status = eng_list_tensors(to, count_tensor, &bytes, &err);
     }
@@ -73,10 +77,11 @@ int cmd_convert(int argc, char **argv)
 {
     static const struct option options[] = {{"dtype", required_argument, NULL, 'd'},
                                             {"positions", required_argument, NULL, 'p'},
+                                            {"context-tokens", required_argument, NULL, 'c'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     const char *dtype = "F16";
-    size_t positions = 0;
+    size_t positions = 0, context_tokens = 0;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         switch (option) {
         case 'd':
@@ -84,6 +89,11 @@ int cmd_convert(int argc, char **argv)
             break;
         case 'p':
             if (!arg_size("--positions", optarg, 8, 1 << 20, &positions)) {
+                return EXIT_USAGE;
+            }
+            break;
+        case 'c':
+            if (!arg_size("--context-tokens", optarg, 8, 1 << 20, &context_tokens)) {
                 return EXIT_USAGE;
             }
             break;
@@ -99,10 +109,10 @@ int cmd_convert(int argc, char **argv)
     }
     const char *what = argv[optind], *from = argv[optind + 1], *to = argv[optind + 2];
     if (strcmp(what, "model") == 0) {
-        return convert_model(from, to, dtype, positions);
+        return convert_model(from, to, dtype, positions, context_tokens);
     }
     if (strcmp(what, "bank") == 0) {
-        return positions == 0 ? convert_bank(from, to, dtype)
+        return positions == 0 ? convert_bank(from, to, dtype, context_tokens)
                               : usage_error("--positions is of models, a bank has none");
     }
     return usage_error("convert wants model or bank, got \"%s\"", what);

@@ -107,14 +107,15 @@ static void add_bank(json_t *banks, const eng_model *model, const char *dir, con
         json_array_append_new(rows, json_string(eng_bank_row_name(bank, i)));
     }
     json_array_append_new(
-        banks, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:s, s:o}",
+        banks, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:I, s:s, s:o}",
                          "name", info->name, "file", file, "layers", (json_int_t)info->layers,
                          "modules", (json_int_t)info->modules, "prompt_tokens",
                          (json_int_t)info->prompt_tokens, "intrinsic", (json_int_t)info->intrinsic,
                          "route_len", (json_int_t)info->route_len, "prompt_token_offset",
                          (int)info->prompt_token_offset, "token_type", (int)info->token_type,
                          "adapt_lr", info->adapt_lr, "adapt_steps", (json_int_t)info->adapt_steps,
-                         "fingerprint", info->fingerprint, "rows", rows));
+                         "context_tokens", (json_int_t)info->context_tokens, "fingerprint",
+                         info->fingerprint, "rows", rows));
     eng_bank_free(bank);
 }
 

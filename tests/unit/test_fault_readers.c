@@ -181,7 +181,7 @@ static eng_status convert(eng_error *err)
 {
     char path[64];
     snprintf(path, sizeof path, "/tmp/mp2-test-fault-%ld.safetensors", (long)getpid());
-    eng_status status = eng_convert_bank(GOLDEN "bank_shallow.th", path, "F16", err);
+    eng_status status = eng_convert_bank(GOLDEN "bank_shallow.th", path, "F16", 0, err);
     unlink(path);
     return status;
 }

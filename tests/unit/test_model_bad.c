@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 
 #include <ftw.h>
+#include <limits.h>
 
 #define GOLDEN TEST_SOURCE_DIR "/tests/golden/"
 #define BOOT   TEST_SOURCE_DIR "/tests/models/boot/"
@@ -515,14 +516,14 @@ static void conversions_keep_what_matters(void)
     eng_bank *bank = NULL;
     empty_dir();
     REQUIRE(eng_model_open(GOLDEN, &model, &err) == ENG_OK);
-    REQUIRE(eng_convert_model(GOLDEN, in_dir("out"), "F32", 0, &err) == ENG_OK);
+    REQUIRE(eng_convert_model(GOLDEN, in_dir("out"), "F32", 0, 0, &err) == ENG_OK);
     REQUIRE(eng_model_open(in_dir("out"), &again, &err) == ENG_OK);
     CHECK_STR(eng_model_get_info(again)->fingerprint, eng_model_get_info(model)->fingerprint);
     eng_model_free(again);
     eng_model_free(model);
-    CHECK(eng_convert_model(GOLDEN, in_dir("out"), "F32", 0, &err) == ENG_EINVAL);
-    CHECK(eng_convert_model(GOLDEN, in_dir("out2"), "F8", 0, &err) == ENG_EINVAL);
-    REQUIRE(eng_convert_model(BOOT, in_dir("boot"), "BF16", 0, &err) == ENG_OK);
+    CHECK(eng_convert_model(GOLDEN, in_dir("out"), "F32", 0, 0, &err) == ENG_EINVAL);
+    CHECK(eng_convert_model(GOLDEN, in_dir("out2"), "F8", 0, 0, &err) == ENG_EINVAL);
+    REQUIRE(eng_convert_model(BOOT, in_dir("boot"), "BF16", 0, 0, &err) == ENG_OK);
     REQUIRE(eng_model_open(in_dir("boot"), &model, &err) == ENG_OK);
     CHECK_STR(eng_model_get_info(model)->dtype, "BF16");
     CHECK(eng_model_get_info(model)->has_vocab);
@@ -540,9 +541,9 @@ static void positions_are_cut(void)
     empty_dir();
     REQUIRE(eng_model_open(BOOT, &model, &err) == ENG_OK);
     size_t all = eng_model_get_info(model)->positions, hidden = eng_model_get_info(model)->hidden;
-    CHECK(eng_convert_model(BOOT, in_dir("more"), "F32", all + 1, &err) == ENG_EINVAL);
+    CHECK(eng_convert_model(BOOT, in_dir("more"), "F32", all + 1, 0, &err) == ENG_EINVAL);
     CHECK_STR(err.field, "positions");
-    REQUIRE(eng_convert_model(BOOT, in_dir("cut"), "F32", 48, &err) == ENG_OK);
+    REQUIRE(eng_convert_model(BOOT, in_dir("cut"), "F32", 48, 0, &err) == ENG_OK);
     REQUIRE(eng_model_open(in_dir("cut"), &cut, &err) == ENG_OK);
     CHECK_INT(eng_model_get_info(cut)->positions, 48);
     CHECK_INT(eng_model_get_info(model)->parameters - eng_model_get_info(cut)->parameters,
@@ -556,8 +557,8 @@ static void converted_banks_are_complete(void)
     eng_error err = {0};
     struct weights *weights = NULL;
     empty_dir();
-    REQUIRE(eng_convert_bank(GOLDEN "bank_shallow.th", in_dir("s.bank.safetensors"), "F16", &err) ==
-            ENG_OK);
+    REQUIRE(eng_convert_bank(GOLDEN "bank_shallow.th", in_dir("s.bank.safetensors"), "F16", 0,
+                             &err) == ENG_OK);
     REQUIRE(weights_open(in_dir("s.bank.safetensors"), &weights, &err) == ENG_OK);
     CHECK_INT(weights_count(weights), 4);
     CHECK_INT(weights_find(weights, "A")->dims, 3);
@@ -567,8 +568,21 @@ static void converted_banks_are_complete(void)
     CHECK_STR(weights_metadata(weights, "prompt_tokens"), "5");
     CHECK_STR(weights_metadata(weights, "token_type"), "1");
     CHECK_STR(weights_metadata(weights, "adapt_lr"), "0.1");
+    CHECK(weights_metadata(weights, "context_tokens") == NULL);
     weights_free(weights);
-    CHECK(eng_convert_bank(GOLDEN "model.safetensors", in_dir("t"), "F16", &err) == ENG_EFORMAT);
+    /* told what it reads well, and told anew */
+    for (size_t i = 0; i < 2; i++) {
+        const char *to = i == 0 ? "told.bank.safetensors" : "anew.bank.safetensors";
+        char from[PATH_MAX];
+        snprintf(from, sizeof from, "%s",
+                 in_dir(i == 0 ? "s.bank.safetensors" : "told.bank.safetensors"));
+        REQUIRE(eng_convert_bank(from, in_dir(to), "F16", i == 0 ? 120 : 90, &err) == ENG_OK);
+        REQUIRE(weights_open(in_dir(to), &weights, &err) == ENG_OK);
+        CHECK_STR(weights_metadata(weights, "context_tokens"), i == 0 ? "120" : "90");
+        CHECK_STR(weights_metadata(weights, "adapt_lr"), "0.1");
+        weights_free(weights);
+    }
+    CHECK(eng_convert_bank(GOLDEN "model.safetensors", in_dir("t"), "F16", 0, &err) == ENG_EFORMAT);
     CHECK(access(in_dir("t"), F_OK) != 0);
 }
 

@@ -142,6 +142,36 @@ static void windows(void)
     eng_task_free(task);
 }
 
+/* Asked about what stands far behind, the part around it is read, by a text limit and by what fits; a bank
+ * that reads less at once reads less of it. */
+static void the_question_says_which_part(void)
+{
+    static const size_t limits[] = {0, 0, 30}, narrow[] = {0, 8, 0};
+    eng_task *task = new_qa("{context}？{question}", false);
+    REQUIRE(task != NULL);
+    for (size_t i = 0; i < 3; i++) {
+        eng_field fields[2];
+        eng_example row = row_of(fields, haystack(300, 200), "甲乙", 200);
+        eng_encoded *encoded = NULL;
+        size_t start, end;
+        fields[1].value = text_of("甲乙");
+        bank.info.context_tokens = narrow[i];
+        REQUIRE(eng_encode(task, &row.input, limits[i], &encoded, &err) == ENG_OK);
+        CHECK(mrc_targets(encoded, &row, &start, &end) && end == start + 1);
+        size_t kept = encoded->context.n;
+        CHECK_INT(eng_encoded_truncated(encoded), 302 - kept);
+        CHECK(i == 1 ? kept == 8 : i == 2 ? kept == 30 : kept > 30);
+        float starts[POSITIONS] = {0}, ends[POSITIONS] = {0};
+        eng_span span;
+        starts[start] = ends[end] = 30;
+        CHECK_INT(eng_decode_spans(encoded, starts, ends, NULL, 0, &span, 1), 1);
+        CHECK(span.start == 200 && span.end == 202);
+        eng_encoded_free(encoded);
+    }
+    bank.info.context_tokens = 0;
+    eng_task_free(task);
+}
+
 static void longest_answer(void)
 {
     eng_task *task = new_qa("{context}？{question}", false);
@@ -369,6 +399,7 @@ int main(void)
     RUN(templates_refused);
     RUN(targets);
     RUN(windows);
+    RUN(the_question_says_which_part);
     RUN(longest_answer);
     RUN(longer_answer_than_room);
     RUN(best_spans);
