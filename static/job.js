@@ -29,11 +29,11 @@ function curves(events) {
   const points = (name) => events.filter((one) => one.data && one.type === 'metrics' && typeof one.data[name] === 'number')
     .map((one) => [one.data.step, one.data[name], one.data.fold]);
   const train = points('train_loss'), valid = points('valid_loss');
-  const name = points('valid_f1').length ? 'valid_f1' : 'valid_accuracy', score = points(name);
+  const name = points('valid_f1').length ? 'f1' : 'accuracy', score = points(`valid_${name}`);
   const options = { xText: (v) => short(Math.round(v)), dots: true, ...foldParts(events) };
   const cards = [train.length + valid.length ? card(t('loss'), chart(t('loss'),
     [{ name: t('train_loss'), points: train }, { name: t('valid_loss'), points: valid }], { ...options, floor: 0, yText: (v) => v.toFixed(2) })) : null,
-  score.length ? card(t(name), chart(t(name), [{ name: t(name), points: score }],
+  score.length ? card(t(name), chart(t(name), [{ name: t(`valid_${name}`), points: score }],
     { ...options, floor: 0, ceiling: 1, yText: (v) => percent(v, 0) })) : null];
   return cards.some((one) => one) ? h('div', 'grid even', cards) : null;
 }

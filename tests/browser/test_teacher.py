@@ -88,6 +88,18 @@ def test_beside_what_callers_get(page, server, tenant):
     assert server.get("/v1/tasks/thrice", key=key).json()["current"] == 3
 
 
+def test_spans_are_judged_by_f1(page, server, tenant):
+    _, key = tenant
+    rows = "".join(f'{{"context":"我把{thing}放在{place}了。","question":"{thing}在哪里？","answer":"{place}"}}\n'
+                   for thing, place in zip("笔书伞帽钟灯碗刀", ["桌上", "床头", "门后", "柜子里"] * 2))
+    job = start_job(server, key, "where", rows=rows.encode(), type="extractive", eval_every=5)
+    assert wait_for_job(server, key, job) == "succeeded"
+    enter(page, key, f"job/{job}")
+    expect(page.get_by_role("heading", level=2, name="F1", exact=True)).to_be_visible()
+    expect(page.get_by_role("group", name=re.compile("^F1: validation F1 "))).to_be_visible()
+    expect(page.get_by_role("heading", level=2, name="accuracy", exact=True)).to_have_count(0)
+
+
 @pytest.mark.parametrize("width", [1100, 360])
 def test_curves_of_folds(open_tab, server, tenant, width):
     """Few rows are cross-validated: every fold has a line of its own, named above it and in words."""
