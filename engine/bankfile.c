@@ -9,8 +9,8 @@
  *
  * The forms without a layer dimension are shallow banks: Lp = 1. Lp is 1 or the backbone's layers.
  * Metadata (strings): tasks (a JSON list, a name for each router row), prompt_tokens,
- * prompt_token_offset, token_type, option_separator, adapt_lr, adapt_steps, context_tokens. Each is optional; the
- * defaults are the paper's.
+ * prompt_token_offset, token_type, option_separator, adapt_lr, adapt_steps, context_tokens. Each is
+ * optional; the defaults are the paper's.
  */
 #include "engine/bankfile.h"
 

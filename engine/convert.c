@@ -101,7 +101,6 @@ static eng_status write_bank(const char *to, const struct weights *weights,
 {
     struct bank_defaults defaults;
     char context[32];
-    bool said = false;
     snprintf(context, sizeof context, "%zu", context_tokens);
     set_defaults(shape, &defaults);
     size_t kept = weights_metadata_count(weights), n = kept;
@@ -113,10 +112,9 @@ static eng_status write_bank(const char *to, const struct weights *weights,
         weights_metadata_at(weights, i, &meta[i].key, &meta[i].value);
         if (context_tokens > 0 && strcmp(meta[i].key, "context_tokens") == 0) {
             meta[i].value = context;
-            said = true;
         }
     }
-    if (context_tokens > 0 && !said) {
+    if (context_tokens > 0 && weights_metadata(weights, "context_tokens") == NULL) {
         meta[n++] = (struct safetensors_meta){"context_tokens", context};
     }
     for (size_t i = 0; i < 5; i++) {

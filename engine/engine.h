@@ -405,6 +405,10 @@ typedef struct eng_scores {
     size_t truncated; /* rows whose text was cut */
 } eng_scores;
 
+/* The one number that counts, and that chooses among steps and versions: accuracy, of extractive tasks the
+ * characters' F1 (of a few dozen answers hardly one is right to the character). */
+double eng_score_of(eng_task_type type, double accuracy, double macro_f1);
+
 /* Evaluates `mix` (or a tuned prompt, a tuned head: as in eng_sequence) on rows `which` (NULL: all) of
  * a set. `length` is eng_decode_spans's, or NULL.
  *   predicted (rows): the option of each row, or NULL.   confusion (labels, labels) counts, rows =

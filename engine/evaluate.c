@@ -150,6 +150,11 @@ double tally_loss(const struct tally *tally)
     return tally->losses > 0 ? tally->loss / (double)tally->losses : (double)NAN;
 }
 
+double eng_score_of(eng_task_type type, double accuracy, double macro_f1)
+{
+    return type == ENG_EXTRACTIVE ? macro_f1 : accuracy;
+}
+
 /* ---- the public face ----------------------------------------------------------------------------------- */
 
 struct evaluation {

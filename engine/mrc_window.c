@@ -145,7 +145,7 @@ static struct token_range best_of(struct windows *windows)
     size_t first = 0, last = 0;
     double top = -1;
     do {
-        while (windows->to < ask->n && fits(ask, windows->from, windows->to + 1)) {
+        for (size_t end = reach(ask, windows->from, windows->to); windows->to < end;) {
             grow(windows);
         }
         if (windows->score > top + ROUNDING) {

@@ -190,8 +190,8 @@ static eng_status score_task(struct prompts *p, const struct prompt_task *task, 
         const struct carried carried = {.mix = prompted ? p->mix : NULL};
         status = tally_rows(&tally, &p->runner, bank, &task->dev[r], &carried, err);
     }
-    *score = eng_task_get_type(task->task) == ENG_EXTRACTIVE ? tally_macro_f1(&tally)
-                                                             : tally_accuracy(&tally);
+    *score =
+        eng_score_of(eng_task_get_type(task->task), tally_accuracy(&tally), tally_macro_f1(&tally));
     return status;
 }
 

@@ -27,20 +27,16 @@ static const struct batch_item *item_of(const struct sum *sum, size_t i)
     return &sum->learner->train.items[sum->learner->order[i % sum->learner->n_order]];
 }
 
-/* A row's part of the few-shot loss. */
-static double row_loss(const struct sum *sum, const struct batch_item *item,
-                       const eng_sequence *sequence, const float *start, const float *end)
-{
-    return encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL) /
-           (double)sum->learner->n_order;
-}
-
 static eng_status add_loss(void *arg, size_t i, const eng_sequence *sequence, const float *start,
                            const float *end, eng_error *err)
 {
     struct sum *sum = arg;
+    size_t rows = sum->learner->n_order;
+    const struct batch_item *item = item_of(sum, i);
     (void)err;
-    sum->losses[i / sum->learner->n_order] += row_loss(sum, item_of(sum, i), sequence, start, end);
+    sum->losses[i / rows] +=
+        encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL) /
+        (double)rows;
     return ENG_OK;
 }
 

@@ -154,9 +154,9 @@ static eng_status make_tape(struct learner *learner, eng_error *err)
 
 bool look_is_better(const eng_task *task, const struct look *look, const struct look *than)
 {
-    bool spans = eng_task_get_type(task) == ENG_EXTRACTIVE;
-    double score = spans ? look->macro_f1 : look->accuracy;
-    double to_beat = spans ? than->macro_f1 : than->accuracy;
+    eng_task_type type = eng_task_get_type(task);
+    double score = eng_score_of(type, look->accuracy, look->macro_f1);
+    double to_beat = eng_score_of(type, than->accuracy, than->macro_f1);
     return score > to_beat || (!(score < to_beat) && look->loss < than->loss);
 }
 
@@ -314,6 +314,11 @@ static eng_status take_step(struct learner *learner, const struct learn_part *pa
     return ENG_OK;
 }
 
+void progress_not_looked(eng_progress *progress)
+{
+    progress->dev_loss = progress->dev_accuracy = progress->dev_macro_f1 = (double)NAN;
+}
+
 eng_status learner_consider(struct learner *learner, const struct learn_part *part,
                             const float *params, struct stage_run *run, eng_progress *progress,
                             eng_error *err)
@@ -344,7 +349,7 @@ eng_status learner_report(struct learner *learner, struct stage_run *run, eng_pr
     double now = seconds_now(), seconds = now - learner->began;
     eng_verdict verdict = ENG_GO_ON;
     if (learner->dev.n == 0) { /* what was looked at are the rows that train */
-        progress->dev_loss = progress->dev_accuracy = progress->dev_macro_f1 = (double)NAN;
+        progress_not_looked(progress);
     }
     progress->step = run->steps;
     progress->steps = learner->total_steps;
@@ -393,8 +398,8 @@ static eng_status one_step(struct learner *learner, const struct learn_part *par
                            struct stage_room *room, bool last, struct stage_run *run,
                            eng_error *err)
 {
-    eng_progress progress = {
-        .dev_loss = (double)NAN, .dev_accuracy = (double)NAN, .dev_macro_f1 = (double)NAN};
+    eng_progress progress = {0};
+    progress_not_looked(&progress);
     eng_status status = take_step(learner, part, room, run, err);
     if (status == ENG_OK && (last || run->steps % learner->config.eval_every == 0)) {
         status = learner_consider(learner, part, run->params, run, &progress, err);

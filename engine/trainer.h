@@ -136,8 +136,7 @@ const eng_bank *learner_bank(const struct learner *learner);
 
 /* Scores what the sequences carry on dev, or on the training rows when there is no dev. */
 ENG_MUST_CHECK eng_status learner_look(struct learner *learner, struct look *look, eng_error *err);
-/* Higher accuracy, of extractive tasks higher F1 (of a few dozen answers hardly one is right to the
- * character); then lower loss. */
+/* Higher eng_score_of, then lower loss. */
 bool look_is_better(const eng_task *task, const struct look *look, const struct look *than);
 
 /* A stage on its way, and the best vector of its part. */
@@ -166,6 +165,8 @@ ENG_MUST_CHECK eng_status learner_budget(const struct learner *learner,
                                          const struct learn_method *method, size_t stage,
                                          size_t *steps, eng_error *err);
 
+/* Says that this step has no figures of dev. */
+void progress_not_looked(eng_progress *progress);
 /* For the two loops. Looks at `params`: what is better than all before becomes the best. */
 ENG_MUST_CHECK eng_status learner_consider(struct learner *learner, const struct learn_part *part,
                                            const float *params, struct stage_run *run,

@@ -194,8 +194,8 @@ static eng_status run_group(struct hunt *hunt, const float *best, eng_error *err
 /* The next candidate whose value is known: keep the better, look at it, tell the caller. */
 static eng_status take_candidate(struct hunt *hunt, struct stage_run *run, eng_error *err)
 {
-    eng_progress progress = {
-        .dev_loss = (double)NAN, .dev_accuracy = (double)NAN, .dev_macro_f1 = (double)NAN};
+    eng_progress progress = {0};
+    progress_not_looked(&progress);
     eng_status status = ENG_OK;
     size_t i = hunt->taken++;
     run->steps++;

@@ -198,18 +198,19 @@ static store_status check_form(const struct task_call *call, store_error *err)
     bool same_type = !json_is_string(type) || strcmp(json_string_value(type), call->task.type) == 0;
     bool same_labels = !json_is_array(labels) || (own != NULL && json_equal((json_t *)labels, own));
     json_decref(own);
-    bool spans = call->version.answer_length.len > 0;
-    if (same_type && same_labels && spans && strcmp(call->task.type, "extractive") != 0) {
-        *err = (store_error){.status = STORE_ESTATE};
+    bool same_form = same_type && same_labels;
+    bool misplaced =
+        call->version.answer_length.len > 0 && strcmp(call->task.type, "extractive") != 0;
+    if (same_form && !misplaced) {
+        return STORE_OK;
+    }
+    *err = (store_error){.status = STORE_ESTATE};
+    if (same_form) {
         snprintf(err->text, sizeof err->text,
                  "answer_length is of extractive tasks, and \"%.64s\" is of type %s", call->name,
                  call->task.type);
         return STORE_ESTATE;
     }
-    if (same_type && same_labels) {
-        return STORE_OK;
-    }
-    *err = (store_error){.status = STORE_ESTATE};
     snprintf(err->text, sizeof err->text,
              "the version is of a task with other %s than \"%.64s\"; import it into a task with "
              "the same type and labels",

@@ -193,10 +193,10 @@ static json_t *number_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-/* What chooses the step, of its rows that validate: of spans the F1 of their signs. */
-static bool by_f1(const struct running *r)
+/* What eng_score_of is of this job. */
+static const char *score_name(const struct running *r)
 {
-    return r->plan.type == ENG_EXTRACTIVE;
+    return r->plan.type == ENG_EXTRACTIVE ? "F1" : "accuracy";
 }
 
 static char *progress_text(const struct running *r, const eng_progress *progress)
@@ -211,7 +211,7 @@ static char *progress_text(const struct running *r, const eng_progress *progress
               json_put(data, "best", json_boolean(progress->best)) &&
               json_put(data, "tokens", json_integer((json_int_t)progress->tokens)) &&
               json_put(data, "seconds", number_or_null(progress->seconds));
-    if (by_f1(r)) {
+    if (r->plan.type == ENG_EXTRACTIVE) {
         ok = ok && json_put(data, "valid_f1", number_or_null(progress->dev_macro_f1));
     }
     if (progress->folds > 0) {
@@ -230,8 +230,8 @@ static void tell_progress(struct running *r, const eng_progress *progress)
                         progress->steps, progress->train_loss);
     if (isfinite(progress->dev_loss) && used > 0 && (size_t)used < sizeof message) {
         snprintf(message + used, sizeof message - (size_t)used, ", validation loss=%.3f, %s=%.3f",
-                 progress->dev_loss, by_f1(r) ? "F1" : "accuracy",
-                 by_f1(r) ? progress->dev_macro_f1 : progress->dev_accuracy);
+                 progress->dev_loss, score_name(r),
+                 eng_score_of(r->plan.type, progress->dev_accuracy, progress->dev_macro_f1));
     }
     char *data = progress_text(r, progress);
     r->told = progress->step;
@@ -500,11 +500,12 @@ static enum job_end publish(struct running *r)
     if (isfinite(r->result.dev_accuracy)) {
         snprintf(message, sizeof message,
                  "Job succeeded: %s %.3f on %zu rows%s (before: %.3f), %s \"%.128s\"",
-                 by_f1(r) ? "F1" : "accuracy",
-                 by_f1(r) ? r->result.dev_macro_f1 : r->result.dev_accuracy, r->rows.n_dev,
-                 r->rows.folds > 0 ? " by cross-validation" : "",
-                 by_f1(r) ? r->result.dev_macro_f1_before : r->result.dev_accuracy_before, where,
-                 r->job->task_name);
+                 score_name(r),
+                 eng_score_of(r->plan.type, r->result.dev_accuracy, r->result.dev_macro_f1),
+                 r->rows.n_dev, r->rows.folds > 0 ? " by cross-validation" : "",
+                 eng_score_of(r->plan.type, r->result.dev_accuracy_before,
+                              r->result.dev_macro_f1_before),
+                 where, r->job->task_name);
     } else {
         snprintf(message, sizeof message, "Job succeeded, %s \"%.128s\"", where, r->job->task_name);
     }

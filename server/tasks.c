@@ -58,7 +58,7 @@ eng_status task_spec_of(const store_task *task, eng_task_spec *spec, eng_text *l
 }
 
 /* Stored length of answers, likewise unaligned. sigma 0: none. */
-static eng_answer_length answer_length_of(const store_version *version)
+static eng_answer_length stored_length(const store_version *version)
 {
     eng_answer_length length = {0, 0};
     if (version->answer_length.len == sizeof length) {
@@ -96,7 +96,7 @@ static eng_status with_spec(const store_task *task, const store_version *version
                                  .number = version->number,
                                  .route = route,
                                  .route_len = len,
-                                 .answer_length = answer_length_of(version),
+                                 .answer_length = stored_length(version),
                                  .has_prompt = version->has_prompt,
                                  .has_head = version->has_head,
                                  .model_fingerprint = version->model_fingerprint,
@@ -483,12 +483,10 @@ static json_t *route_json(const store_version *version)
     return list;
 }
 
-/* null: it knows nothing of its answers. */
-static json_t *length_json(const store_version *version)
+json_t *answer_length_json(const eng_answer_length *length)
 {
-    eng_answer_length length = answer_length_of(version);
-    return length.sigma > 0
-               ? json_pack("{s:f, s:f}", "mu", (double)length.mu, "sigma", (double)length.sigma)
+    return length->sigma > 0
+               ? json_pack("{s:f, s:f}", "mu", (double)length->mu, "sigma", (double)length->sigma)
                : json_null();
 }
 
@@ -517,7 +515,8 @@ json_t *version_json(const char *tenant, const char *base, const store_task *tas
               json_put(body, "job", json_text_or_null(version->job)) &&
               json_put(body, "created_at", json_seconds(version->created));
     if (ok && strcmp(task->type, "extractive") == 0) {
-        ok = json_put(body, "answer_length", length_json(version));
+        eng_answer_length length = stored_length(version);
+        ok = json_put(body, "answer_length", answer_length_json(&length));
     }
     if (!ok) {
         json_decref(body);

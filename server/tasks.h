@@ -49,6 +49,8 @@ bool task_read_route(struct request *req, const json_t *object, const char *base
 json_t *task_json(const char *tenant, const store_task *task);
 json_t *version_json(const char *tenant, const char *base, const store_task *task,
                      const store_version *version);
+/* {"mu", "sigma"}, or null when it says nothing. */
+json_t *answer_length_json(const eng_answer_length *length);
 
 /* ---- names ------------------------------------------------------------------------------------ */
 

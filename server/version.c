@@ -356,22 +356,24 @@ static eng_status check_route(const reg_publication *pub, const eng_bank *bank, 
     return ENG_OK;
 }
 
-/* Where what follows the route begins, and what follows a length of answers. */
-static size_t length_at(size_t route_len)
+/* Bytes up to the end of the route and of the length of answers behind it. */
+static size_t untuned_bytes(size_t route_len, bool has_length)
 {
-    return sizeof(struct version_node) + route_len * sizeof(float);
+    return sizeof(struct version_node) + route_len * sizeof(float) +
+           (has_length ? sizeof(eng_answer_length) : 0);
 }
 
+/* Where the tuned part lies behind them. */
 static size_t tuned_at(size_t route_len, bool has_length)
 {
-    size_t end = length_at(route_len) + (has_length ? sizeof(eng_answer_length) : 0);
+    size_t end = untuned_bytes(route_len, has_length);
     return (end + alignof(struct tuned) - 1) & ~(alignof(struct tuned) - 1);
 }
 
 static size_t version_bytes(size_t route_len, bool has_length, bool tuned)
 {
     return tuned ? tuned_at(route_len, has_length) + sizeof(struct tuned)
-                 : length_at(route_len) + (has_length ? sizeof(eng_answer_length) : 0);
+                 : untuned_bytes(route_len, has_length);
 }
 
 static bool is_tuned(const struct version *version)

@@ -288,7 +288,7 @@ static char *join_arguments(int argc, char **argv)
 struct progress {
     const char *task, *method;
     uint64_t seed;
-    bool spans;       /* dev chooses by F1 */
+    eng_task_type type;
     size_t run, runs; /* of the whole command */
     bool terminal;
 };
@@ -302,7 +302,7 @@ static eng_verdict show_progress(void *arg, const eng_progress *now)
     fprintf(stderr, "%s[%zu/%zu] %s %s seed %llu: step %zu of %zu, train loss %.4f, dev %.4f%s%s",
             progress->terminal ? "\r\033[K" : "", progress->run, progress->runs, progress->task,
             progress->method, (unsigned long long)progress->seed, now->step, now->steps,
-            now->train_loss, progress->spans ? now->dev_macro_f1 : now->dev_accuracy,
+            now->train_loss, eng_score_of(progress->type, now->dev_accuracy, now->dev_macro_f1),
             now->best ? " (best)" : "", progress->terminal ? "" : "\n");
     return ENG_GO_ON;
 }
@@ -440,7 +440,7 @@ static eng_status run_one(struct eval *e, const char *method, size_t i, struct e
     struct progress progress = {e->folder.name,
                                 method,
                                 run->seed,
-                                eng_task_get_type(e->folder.task) == ENG_EXTRACTIVE,
+                                eng_task_get_type(e->folder.task),
                                 ++e->run,
                                 s->n_tasks * s->n_shots * s->n_methods * s->n_seeds,
                                 isatty(STDERR_FILENO) == 1};

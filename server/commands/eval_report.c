@@ -13,7 +13,7 @@
 
 double eval_score(const struct eval_task *task, const struct eval_run *run)
 {
-    return task->type == ENG_EXTRACTIVE ? run->test.macro_f1 : run->test.accuracy;
+    return eng_score_of(task->type, run->test.accuracy, run->test.macro_f1);
 }
 
 struct eval_summary eval_summarise(const struct eval_results *r, size_t task, size_t shot,
@@ -91,7 +91,7 @@ void eval_print_head(const struct eval_results *r, size_t task, size_t shot)
 /* Of the rows that choose, by what they choose. */
 static double choosing_score(const struct eval_task *task, const struct eval_run *run)
 {
-    return task->type == ENG_EXTRACTIVE ? run->adapt.dev_macro_f1 : run->adapt.dev_accuracy;
+    return eng_score_of(task->type, run->adapt.dev_accuracy, run->adapt.dev_macro_f1);
 }
 
 void eval_print_method(const struct eval_results *r, size_t task, size_t shot, size_t method)

@@ -5,6 +5,7 @@
 
 #include "server/commands/commands.h"
 #include "server/commands/opened.h"
+#include "server/tasks.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -80,9 +81,7 @@ json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_
         json_object_set_new(root, "may_have_no_answer", json_true());
     }
     if (root != NULL && result->answer_length.sigma > 0) {
-        json_object_set_new(root, "answer_length",
-                            json_pack("{s:f, s:f}", "mu", (double)result->answer_length.mu, "sigma",
-                                      (double)result->answer_length.sigma));
+        json_object_set_new(root, "answer_length", answer_length_json(&result->answer_length));
     }
     if (!put_floats(root, "prompt", result->prompt, result->prompt_len) ||
         !put_floats(root, "head", result->head, result->head_len)) {

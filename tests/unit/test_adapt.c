@@ -187,19 +187,13 @@ static void answer_loss(const float *route, double *least)
     const double temperatures[] = {0.5, 1, 2, 4, 8};
     double sums[5] = {0};
     float mix[64], start[512], end[512], p[2];
-    eng_workspace *workspace = NULL;
     eng_route_mix(toy.bank, route, mix);
-    REQUIRE(eng_workspace_new(toy.model, 512, 1, &workspace, NULL) == ENG_OK);
     for (size_t i = 0; i < TOY_EACH; i++) {
         eng_example row;
-        eng_encoded *encoded = NULL;
         size_t len = 0;
         eng_dataset_row(toy.set, train[i], &row, NULL);
-        REQUIRE(eng_encode(toy.task, &row.input, 0, &encoded, NULL) == ENG_OK);
-        const int32_t *ids = eng_encoded_ids(encoded, &len);
-        const eng_sequence sequence = {.ids = ids, .len = len, .bank = toy.bank, .mix = mix};
-        REQUIRE(eng_forward(toy.compute, workspace, ENG_SERVING, toy.model, &sequence, 1, start,
-                            end, NULL) == ENG_OK);
+        eng_encoded *encoded = toy_forward(&toy, toy.task, &row.input, mix, start, end, &len);
+        REQUIRE(encoded != NULL);
         eng_decode_options(encoded, start, end, p);
         /* the set's labels come in the order of its rows, 乙 first; the task has 甲 first */
         size_t truth = train[i] % 2 == 0 ? 1 : 0;
@@ -213,7 +207,6 @@ static void answer_loss(const float *route, double *least)
     for (size_t t = 1; t < 5; t++) {
         *least = fmin(*least, sums[t]);
     }
-    eng_workspace_free(workspace);
 }
 
 static void retrieve_takes_the_row_that_serves_best(void)

@@ -22,19 +22,13 @@ static void row_mix(size_t row, float *mix)
 static size_t predict_alone(size_t row, const float *mix)
 {
     eng_example example;
-    eng_encoded *encoded = NULL;
-    eng_workspace *workspace = NULL;
     float start[512], end[512], scores[2] = {0};
     size_t len = 0;
     eng_dataset_row(toy.set, row, &example, NULL);
-    CHECK(eng_encode(toy.task, &example.input, 0, &encoded, NULL) == ENG_OK);
-    CHECK(eng_workspace_new(toy.model, 512, 1, &workspace, NULL) == ENG_OK);
-    const int32_t *ids = eng_encoded_ids(encoded, &len);
-    eng_sequence sequence = {.ids = ids, .len = len, .bank = toy.bank, .mix = mix};
-    CHECK(eng_forward(toy.compute, workspace, ENG_SERVING, toy.model, &sequence, 1, start, end,
-                      NULL) == ENG_OK);
-    eng_decode_options(encoded, start, end, scores);
-    eng_workspace_free(workspace);
+    eng_encoded *encoded = toy_forward(&toy, toy.task, &example.input, mix, start, end, &len);
+    if (encoded != NULL) {
+        eng_decode_options(encoded, start, end, scores);
+    }
     eng_encoded_free(encoded);
     return scores[1] > scores[0];
 }

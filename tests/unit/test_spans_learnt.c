@@ -145,20 +145,13 @@ static void pointers_loss(const eng_dataset *set, const float *route, double *le
     static const double temperatures[] = {0.5, 1, 2, 4, 8};
     double sums[5] = {0};
     float mix[64], start[512], end[512];
-    eng_workspace *workspace = NULL;
     eng_route_mix(toy.bank, route, mix);
-    REQUIRE(eng_workspace_new(toy.model, 512, 1, &workspace, NULL) == ENG_OK);
     for (size_t i = 0; i < ANSWERS; i++) {
         eng_example row;
-        eng_encoded *encoded = NULL;
         size_t len = 0, from = 0, to = 0;
         eng_dataset_row(set, i, &row, NULL);
-        REQUIRE(eng_encode(task, &row.input, 0, &encoded, NULL) == ENG_OK);
-        REQUIRE(mrc_targets(encoded, &row, &from, &to));
-        const int32_t *ids = eng_encoded_ids(encoded, &len);
-        const eng_sequence sequence = {.ids = ids, .len = len, .bank = toy.bank, .mix = mix};
-        REQUIRE(eng_forward(toy.compute, workspace, ENG_SERVING, toy.model, &sequence, 1, start,
-                            end, NULL) == ENG_OK);
+        eng_encoded *encoded = toy_forward(&toy, task, &row.input, mix, start, end, &len);
+        REQUIRE(encoded != NULL && mrc_targets(encoded, &row, &from, &to));
         for (size_t t = 0; t < 5; t++) {
             double starts = 0, ends = 0;
             for (size_t j = 0; j < len; j++) {
@@ -175,7 +168,6 @@ static void pointers_loss(const eng_dataset *set, const float *route, double *le
     for (size_t t = 1; t < 5; t++) {
         *least = fmin(*least, sums[t]);
     }
-    eng_workspace_free(workspace);
 }
 
 static void retrieves_the_row_that_points_best(void)

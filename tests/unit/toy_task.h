@@ -66,6 +66,30 @@ static inline bool toy_open(struct toy *toy)
     return boot_model_open(&toy->model, &toy->bank) && toy_set_up(toy);
 }
 
+/* The logits of one input under a mix, run alone: start, end (512). Free the result. NULL: it failed, as a check. */
+static inline eng_encoded *toy_forward(const struct toy *toy, const eng_task *task,
+                                       const eng_input *input, const float *mix, float *start,
+                                       float *end, size_t *len)
+{
+    eng_encoded *encoded = NULL;
+    eng_workspace *workspace = NULL;
+    bool ok = eng_encode(task, input, 0, &encoded, NULL) == ENG_OK &&
+              eng_workspace_new(toy->model, 512, 1, &workspace, NULL) == ENG_OK;
+    if (ok) {
+        const int32_t *ids = eng_encoded_ids(encoded, len);
+        const eng_sequence sequence = {.ids = ids, .len = *len, .bank = toy->bank, .mix = mix};
+        ok = eng_forward(toy->compute, workspace, ENG_SERVING, toy->model, &sequence, 1, start, end,
+                         NULL) == ENG_OK;
+    }
+    eng_workspace_free(workspace);
+    if (!ok) {
+        TEST_FAIL_("toy: %s", "an input alone does not run");
+        eng_encoded_free(encoded);
+        return NULL;
+    }
+    return encoded;
+}
+
 static inline void toy_close(struct toy *toy)
 {
     eng_dataset_free(toy->set);
