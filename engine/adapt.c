@@ -1,7 +1,6 @@
 /* adapt.c: the public face of learning: settings checked, the method looked up, its start made, its
  * stages run, the result handed over.
  */
-#include "engine/evaluate.h"
 #include "engine/folds.h"
 #include "engine/full.h"
 #include "engine/status.h"
@@ -126,12 +125,16 @@ static size_t tuned_parameters(const struct learner *learner)
     return sum;
 }
 
-static void take_result(const struct learner *learner, const struct stage_run *run,
+static void take_result(struct learner *learner, const struct stage_run *run,
                         eng_adapt_result *result)
 {
     bool has_dev = learner->dev.n > 0;
     result->route_len = learner->bank->info.route_len;
     result->answer_length = learner->answer_length;
+    result->label_scaling = learner->scaling.best;
+    result->dev_label_scaling = learner->scaling.best_of_train;
+    result->label_scaling_len = learner->scaling.len;
+    learner->scaling.best = learner->scaling.best_of_train = NULL;
     result->best_step = run->best_step;
     result->train_loss = run->train_loss;
     result->dev_loss = has_dev ? run->look.loss : (double)NAN;
@@ -202,6 +205,9 @@ static eng_status look_at_start(struct learner *learner, const struct learn_part
     run->moved = true;
     part->use(learner, run->params);
     eng_status status = learner_look(learner, &run->look, err);
+    if (status == ENG_OK) {
+        status = scaling_keep(learner, err);
+    }
     learner->result->dev_accuracy_before = learner->dev.n > 0 ? run->look.accuracy : (double)NAN;
     learner->result->dev_macro_f1_before = learner->dev.n > 0 ? run->look.macro_f1 : (double)NAN;
     learner->result->dev_loss_before = learner->dev.n > 0 ? run->look.loss : (double)NAN;
@@ -268,6 +274,9 @@ static eng_status run_stage(struct learner *learner, struct stage_run *run, eng_
         memcpy(run->best, run->params, size * sizeof *run->best);
         run->best_step = run->steps;
         run->moved = true;
+        part->use(learner, run->best);
+        status = scaling_fit(learner, err);
+        status = status == ENG_OK ? scaling_keep(learner, err) : status;
     }
     if (status == ENG_OK || status == ENG_EDIVERGED) {
         eng_status kept = keep_best(learner, part, run, status == ENG_OK ? err : NULL);
@@ -455,6 +464,8 @@ void eng_adapt_result_fini(eng_adapt_result *result)
     free(result->route);
     free(result->prompt);
     free(result->head);
+    free(result->label_scaling);
+    free(result->dev_label_scaling);
     full_free_bank(result->bank);
     eng_model_free(result->model);
     memset(result, 0, sizeof *result);

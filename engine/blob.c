@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define BLOB_MAGIC   0x45544154535F324Du /* "M2_STATE" */
-#define BLOB_VERSION 2u
+#define BLOB_VERSION 3u
 
 struct header {
     uint64_t magic;

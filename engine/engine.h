@@ -296,10 +296,23 @@ const uint32_t *eng_encoded_read(const eng_encoded *encoded, size_t *n);
 size_t eng_encoded_options(const eng_encoded *encoded);   /* 0 for extractive */
 size_t eng_encoded_truncated(const eng_encoded *encoded); /* code points of text left out */
 
-/* softmax_j(start[first token of option j] + end[last token of option j]).
- *   start, end (len)   probabilities (options) overwritten. */
+/* How the labels of a task are read from the model's scores of them, z being the scores less their mean:
+ *     p = softmax(s z + b + U z)
+ *   numbers: s, b (labels), U (labels, labels) or none. len 0: p = softmax(z). */
+typedef struct eng_label_scaling {
+    const float *numbers; /* (len) */
+    size_t len;           /* eng_label_scaling_len, or 0 */
+} eng_label_scaling;
+
+#define ENG_MAX_CROSS_LABELS 8   /* with more labels there is no U */
+#define ENG_MAX_SCALING_ROWS 512 /* training rows that are read at every look to fit it */
+size_t eng_label_scaling_len(size_t labels, bool cross);
+
+/* softmax_j(start[first token of option j] + end[last token of option j]), read as `scaling` says.
+ *   start, end (len)   scaling of as many labels as there are options, or NULL
+ *   probabilities (options) overwritten. */
 void eng_decode_options(const eng_encoded *encoded, const float *start, const float *end,
-                        float *probabilities);
+                        const eng_label_scaling *scaling, float *probabilities);
 
 typedef struct eng_span {
     size_t start, end; /* code points in the caller's context field, end exclusive */
@@ -399,7 +412,7 @@ typedef struct eng_scores {
     size_t rows;
     double accuracy; /* options; extractive: exact match */
     double macro_f1; /* fixed labels; extractive: character F1; choice: = accuracy */
-    double loss;     /* mean MRC loss */
+    double loss;     /* mean MRC loss; of labels read by a scaling −ln p(label) */
     size_t tokens;
     double seconds;
     size_t truncated; /* rows whose text was cut */
@@ -409,8 +422,14 @@ typedef struct eng_scores {
  * characters' F1 (of a few dozen answers hardly one is right to the character). */
 double eng_score_of(eng_task_type type, double accuracy, double macro_f1);
 
+/* How the answers of a task are read from the logits, beside the route: each part of eng_adapt_result. */
+typedef struct eng_reading {
+    eng_answer_length answer_length; /* for eng_decode_spans */
+    eng_label_scaling label_scaling; /* for eng_decode_options */
+} eng_reading;
+
 /* Evaluates `mix` (or a tuned prompt, a tuned head: as in eng_sequence) on rows `which` (NULL: all) of
- * a set. `length` is eng_decode_spans's, or NULL.
+ * a set. `reading`: NULL for one that knows nothing.
  *   predicted (rows): the option of each row, or NULL.   confusion (labels, labels) counts, rows =
  *   truth, or NULL; fixed labels only.
  * ENG_EINVAL when a row's label is not among the task's. ENG_ECANCELLED through `cancelled`. */
@@ -419,7 +438,7 @@ ENG_MUST_CHECK eng_status eng_evaluate(eng_compute *compute, eng_class who, cons
                                        const eng_bank *bank, const eng_task *task,
                                        const eng_dataset *set, const size_t *which, size_t n,
                                        const float *mix, const float *prompt, const float *head,
-                                       const eng_answer_length *length, size_t text_limit,
+                                       const eng_reading *reading, size_t text_limit,
                                        eng_cancelled cancelled, void *arg, size_t *predicted,
                                        size_t *confusion, eng_scores *scores, eng_error *err);
 
@@ -463,8 +482,9 @@ typedef struct eng_adapt_config {
     size_t eval_every; /* steps between looks at dev; 0: 20 */
     double seconds;    /* 0: no limit; a method of two stages gives each its half */
     uint64_t seed;
-    size_t text_limit; /* 0: none */
-    size_t patience;   /* looks' worth of steps without a better one that end a stage; 0: none do */
+    size_t text_limit;     /* 0: none */
+    bool no_label_scaling; /* labels are read as the model scores them: nothing is fitted */
+    size_t patience; /* looks' worth of steps without a better one that end a stage; 0: none do */
     /* Without dev rows: 2 or more folds choose the steps (of a search, evaluations) by cross-validation,
      * then all rows train so long; eng_folds says how many. 0: the training rows choose. */
     size_t folds;
@@ -534,6 +554,10 @@ typedef struct eng_adapt_result {
     size_t head_len;
     /* Of an extractive task, what its training rows say: for eng_decode_spans. sigma 0: nothing. */
     eng_answer_length answer_length;
+    /* malloc'ed: of a task with fixed labels the eng_label_scaling that fits all its rows, and the one that fits
+     * the rows that train, with which the dev figures were read. NULL: none. */
+    float *label_scaling, *dev_label_scaling;
+    size_t label_scaling_len; /* of either */
     /* The tuned backbone, without vocabulary, and its bank: what `route` and `head` belong to. NULL: no
      * weight has moved. The bank borrows from the caller's, which must outlive the result. */
     eng_model *model;

@@ -8,7 +8,9 @@
 
 #include "engine/codepoints.h"
 #include "engine/encoder.h"
+#include "engine/label_scaling.h"
 #include "engine/metrics.h"
+#include "engine/mrc.h"
 #include "engine/status.h"
 
 #include <math.h>
@@ -36,7 +38,7 @@ static void tally_option(struct tally *tally, const struct batch_item *item, siz
 {
     float scores[ENG_MAX_LABELS];
     size_t options = eng_encoded_options(item->encoded), best = 0;
-    eng_decode_options(item->encoded, start, end, scores);
+    eng_decode_options(item->encoded, start, end, &tally->reading.label_scaling, scores);
     for (size_t i = 1; i < options; i++) {
         best = scores[i] > scores[best] ? i : best;
     }
@@ -46,6 +48,11 @@ static void tally_option(struct tally *tally, const struct batch_item *item, siz
     }
     if (tally->predicted != NULL) {
         tally->predicted[index] = best;
+    }
+    if (tally->scored != NULL) {
+        mrc_option_scores(item->encoded, start, end,
+                          tally->scored->scores + tally->scored->n * options);
+        tally->scored->truth[tally->scored->n++] = item->row.label;
     }
 }
 
@@ -66,7 +73,8 @@ static eng_status tally_span(struct tally *tally, const struct batch_item *item,
     eng_span span = {0};
     struct answer_score score;
     eng_text guess = {"", 0}, context = context_of(&item->row.input);
-    if (eng_decode_spans(item->encoded, start, end, tally->length, 0, &span, 1) > 0 &&
+    if (eng_decode_spans(item->encoded, start, end, &tally->reading.answer_length, 0, &span, 1) >
+            0 &&
         !span.no_answer) {
         size_t from = cp_offset(context, span.start);
         guess = (eng_text){context.data + from, cp_offset(context, span.end) - from};
@@ -75,6 +83,15 @@ static eng_status tally_span(struct tally *tally, const struct batch_item *item,
     tally->right += score.exact;
     tally->f1 += score.f1;
     return status;
+}
+
+static double label_loss(const struct tally *tally, const struct batch_item *item,
+                         const float *start, const float *end)
+{
+    double scores[ENG_MAX_LABELS];
+    mrc_option_scores(item->encoded, start, end, scores);
+    return label_scaling_loss(&tally->reading.label_scaling, item->row.label, scores,
+                              eng_encoded_options(item->encoded));
 }
 
 static eng_status tally_item(void *arg, size_t i, const eng_sequence *sequence, const float *start,
@@ -86,7 +103,9 @@ static eng_status tally_item(void *arg, size_t i, const eng_sequence *sequence, 
     const struct batch_item *item = &walk->rows->items[index];
     if (item->has_target) {
         tally->loss +=
-            encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL);
+            tally->reading.label_scaling.len > 0
+                ? label_loss(tally, item, start, end)
+                : encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL);
         tally->losses++;
     }
     if (eng_encoded_options(item->encoded) > 0) {
@@ -112,7 +131,8 @@ eng_status tally_rows(struct tally *tally, struct batch_runner *runner, const en
         if (item->encoded != NULL) {
             items[n] = i;
             sequences[n] = batch_sequence(item, bank, carried);
-            if (!item->has_target) { /* a loss reads every position */
+            if (!item->has_target ||
+                tally->reading.label_scaling.len > 0) { /* a loss of pointers reads all */
                 sequences[n].read = eng_encoded_read(item->encoded, &sequences[n].n_read);
             }
             n++;
@@ -186,7 +206,6 @@ static eng_status set_confusion(struct evaluation *run, const eng_task *task, si
                                 size_t **own, eng_error *err)
 {
     size_t labels = eng_task_label_count(task);
-    run->tally.task = task;
     if (labels == 0) {
         return ENG_OK;
     }
@@ -202,7 +221,7 @@ static eng_status set_confusion(struct evaluation *run, const eng_task *task, si
 eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *model,
                         const eng_bank *bank, const eng_task *task, const eng_dataset *set,
                         const size_t *which, size_t n, const float *mix, const float *prompt,
-                        const float *head, const eng_answer_length *length, size_t text_limit,
+                        const float *head, const eng_reading *reading, size_t text_limit,
                         eng_cancelled cancelled, void *arg, size_t *predicted, size_t *confusion,
                         eng_scores *scores, eng_error *err)
 {
@@ -212,11 +231,14 @@ eng_status eng_evaluate(eng_compute *compute, eng_class who, const eng_model *mo
                                       .cancelled = cancelled,
                                       .cancelled_arg = arg};
     const struct carried carried = {mix, prompt, head};
-    struct evaluation run = {.tally = {.length = length}};
+    struct evaluation run = {.tally = {.task = task}};
     struct batch_rows rows = {0};
     size_t *own = NULL, *order = NULL;
     double began = seconds_now();
     memset(scores, 0, sizeof *scores);
+    if (reading != NULL) {
+        run.tally.reading = *reading;
+    }
     if (which == NULL) {
         n = eng_dataset_get_info(set)->rows;
     }

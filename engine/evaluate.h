@@ -4,12 +4,19 @@
 
 #include "engine/batch.h"
 
+/* Scores of the options of rows with fixed labels, as the model gives them. */
+struct scored {
+    double *scores; /* (n, labels), room for all rows that will be tallied */
+    size_t *truth, n;
+};
+
 /* Counts that scores are made of; zero-initialise. */
 struct tally {
     const eng_task *task;
-    size_t *confusion;               /* (labels, labels), caller's; NULL unless fixed labels */
-    size_t *predicted;               /* of each item, or NULL */
-    const eng_answer_length *length; /* for decoding, or NULL */
+    size_t *confusion; /* (labels, labels), caller's; NULL unless fixed labels */
+    size_t *predicted; /* of each item, or NULL */
+    eng_reading reading;
+    struct scored *scored; /* takes up the rows that fit the model, or NULL */
     size_t rows, losses;
     double right, f1, loss; /* sums */
 };

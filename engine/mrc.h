@@ -20,6 +20,14 @@ ENG_MUST_CHECK eng_status mrc_encode_for_training(const eng_task *task, const en
                                                   size_t text_limit, eng_encoded **out,
                                                   eng_error *err);
 
+/* start[first token] + end[last token] of every option.   scores (options) overwritten */
+void mrc_option_scores(const eng_encoded *encoded, const float *start, const float *end,
+                       double *scores);
+
+/* Adds by_scores (options) times `weight` to the derivatives by the logits that make the scores. */
+void mrc_option_gradient(const eng_encoded *encoded, const double *by_scores, double weight,
+                         float *dstart, float *dend);
+
 /* The sequence with its options in another order: place j holds option order[j].
  *   order (options) a permutation   ids (len) overwritten   *start, *end: first and last token of option
  *   `label` there */

@@ -1,6 +1,7 @@
 /* mrc_decode.c: from start and end logits to answers.
  *
- *     option j:   s_j = start[first token of j] + end[last token of j],   p = softmax_j(s)
+ *     option j:   s_j = start[first token of j] + end[last token of j],   p = softmax_j(s),
+ *                 of labels by way of what examples said about s (label_scaling.h)
  *     span i..j:  s_ij = start[i] + end[j] + prior of j - i + 1 tokens (answer_length.h) over the
  *                 admissible pairs: both in the context, i <= j, j - i < max_answer; and, when there may
  *                 be no answer, the words 没有答案.
@@ -11,6 +12,8 @@
  * numbers give probabilities that are not numbers; they never index anything.
  */
 #include "engine/answer_length.h"
+#include "engine/label_scaling.h"
+#include "engine/mrc.h"
 #include "engine/task.h"
 
 #include <math.h>
@@ -18,26 +21,41 @@
 #define DEFAULT_MAX_ANSWER 64
 #define MOST_MAX_ANSWER    512
 
-void eng_decode_options(const eng_encoded *encoded, const float *start, const float *end,
-                        float *probabilities)
+void mrc_option_scores(const eng_encoded *encoded, const float *start, const float *end,
+                       double *scores)
 {
-    double top = -HUGE_VAL, sum = 0;
     for (size_t j = 0; j < encoded->n_options; j++) {
         const struct token_range *option = &encoded->options[j];
-        double score = (double)start[option->first] + (double)end[option->first + option->n - 1];
-        top = score > top ? score : top;
+        scores[j] = (double)start[option->first] + (double)end[option->first + option->n - 1];
     }
-    for (size_t pass = 0; pass < 2; pass++) {
-        for (size_t j = 0; j < encoded->n_options; j++) {
-            const struct token_range *option = &encoded->options[j];
-            double score =
-                (double)start[option->first] + (double)end[option->first + option->n - 1];
-            if (pass == 0) {
-                sum += exp(score - top);
-            } else {
-                probabilities[j] = (float)(exp(score - top) / sum);
-            }
-        }
+}
+
+void mrc_option_gradient(const eng_encoded *encoded, const double *by_scores, double weight,
+                         float *dstart, float *dend)
+{
+    for (size_t j = 0; j < encoded->n_options; j++) {
+        const struct token_range *option = &encoded->options[j];
+        dstart[option->first] += (float)(by_scores[j] * weight);
+        dend[option->first + option->n - 1] += (float)(by_scores[j] * weight);
+    }
+}
+
+void eng_decode_options(const eng_encoded *encoded, const float *start, const float *end,
+                        const eng_label_scaling *scaling, float *probabilities)
+{
+    double scores[ENG_MAX_LABELS], top = -HUGE_VAL, sum = 0;
+    mrc_option_scores(encoded, start, end, scores);
+    if (scaling != NULL && scaling->len > 0) {
+        label_scaling_apply(scaling, scores, encoded->n_options);
+    }
+    for (size_t j = 0; j < encoded->n_options; j++) {
+        top = scores[j] > top ? scores[j] : top;
+    }
+    for (size_t j = 0; j < encoded->n_options; j++) {
+        sum += exp(scores[j] - top);
+    }
+    for (size_t j = 0; j < encoded->n_options; j++) {
+        probabilities[j] = (float)(exp(scores[j] - top) / sum);
     }
 }
 

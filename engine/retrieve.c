@@ -5,6 +5,8 @@
  * prompt), so the same encoded examples run under many of them in one packed batch.
  */
 #include "engine/encoder.h"
+#include "engine/label_scaling.h"
+#include "engine/mrc.h"
 #include "engine/status.h"
 #include "engine/trainer.h"
 
@@ -17,8 +19,10 @@
 static const double temperatures[TEMPERATURES] = {1, 0.5, 2, 4, 8};
 
 struct sum {
-    const struct learner *learner;
+    struct learner *learner;
     double *losses; /* (vectors), or (vectors, TEMPERATURES) */
+    struct scored
+        scored; /* rows of the candidate that is on, of tasks whose labels are read by a scaling */
 };
 
 /* The row that sequence i is of. */
@@ -40,15 +44,41 @@ static eng_status add_loss(void *arg, size_t i, const eng_sequence *sequence, co
     return ENG_OK;
 }
 
+/* The same of labels: −ln p(label), read with the scaling that suits the candidate best, and what the priors
+ * add. The candidate's last row sums it up. */
+static eng_status add_label_loss(void *arg, size_t i, const eng_sequence *sequence,
+                                 const float *start, const float *end, eng_error *err)
+{
+    struct sum *sum = arg;
+    struct scored *scored = &sum->scored;
+    const struct batch_item *item = item_of(sum, i);
+    size_t rows = sum->learner->n_order, labels = eng_encoded_options(item->encoded);
+    double least = 0;
+    (void)sequence;
+    mrc_option_scores(item->encoded, start, end, scored->scores + scored->n * labels);
+    scored->truth[scored->n++] = item->row.label;
+    if (scored->n < rows) {
+        return ENG_OK;
+    }
+    scored->n = 0;
+    eng_status status =
+        label_scaling_fit(scored->scores, scored->truth, rows, labels, NULL, &least, err);
+    sum->losses[i / rows] = least / (double)rows;
+    return status;
+}
+
 /* n_order sequences for each of n candidates. */
 static void lay_out(const struct learner *learner, const struct carried *carried, size_t n,
-                    eng_sequence *sequences)
+                    bool options_alone, eng_sequence *sequences)
 {
     for (size_t v = 0; v < n; v++) {
         for (size_t i = 0; i < learner->n_order; i++) {
             const struct batch_item *item = &learner->train.items[learner->order[i]];
-            sequences[v * learner->n_order + i] =
-                batch_sequence(item, learner_bank(learner), &carried[v]);
+            eng_sequence *sequence = &sequences[v * learner->n_order + i];
+            *sequence = batch_sequence(item, learner_bank(learner), &carried[v]);
+            if (options_alone && eng_encoded_options(item->encoded) > 0) {
+                sequence->read = eng_encoded_read(item->encoded, &sequence->n_read);
+            }
         }
     }
 }
@@ -86,7 +116,7 @@ static eng_status add_answer_loss(void *arg, size_t i, const eng_sequence *seque
         }
         return ENG_OK;
     }
-    eng_decode_options(item->encoded, start, end, probabilities);
+    eng_decode_options(item->encoded, start, end, NULL, probabilities);
     double truth = log((double)probabilities[item->row.label] + LEAST_PROBABILITY);
     for (size_t j = 0; j < options; j++) {
         beside[j] = log((double)probabilities[j] + LEAST_PROBABILITY) - truth;
@@ -101,9 +131,10 @@ static eng_status add_answer_loss(void *arg, size_t i, const eng_sequence *seque
     return ENG_OK;
 }
 
-static eng_status losses_of(struct learner *learner, const struct carried *carried, size_t n,
-                            batch_each each, double *losses, eng_error *err)
+static eng_status losses_of(struct sum *sum, const struct carried *carried, size_t n,
+                            batch_each each, eng_error *err)
 {
+    struct learner *learner = sum->learner;
     size_t count = 0;
     if (!size_mul(n, learner->n_order, &count)) {
         return fail_nomem(err, "rows");
@@ -112,9 +143,8 @@ static eng_status losses_of(struct learner *learner, const struct carried *carri
     if (sequences == NULL) {
         return fail_nomem(err, "rows");
     }
-    lay_out(learner, carried, n, sequences);
-    struct sum sum = {learner, losses};
-    eng_status status = batch_run(&learner->runner, sequences, count, each, &sum, err);
+    lay_out(learner, carried, n, each != add_loss, sequences);
+    eng_status status = batch_run(&learner->runner, sequences, count, each, sum, err);
     free(sequences);
     return status;
 }
@@ -122,8 +152,23 @@ static eng_status losses_of(struct learner *learner, const struct carried *carri
 eng_status few_shot_losses(struct learner *learner, const struct carried *carried, size_t n,
                            double *losses, eng_error *err)
 {
+    struct sum sum = {.learner = learner, .losses = losses};
+    size_t labels = eng_task_label_count(learner->task), doubles = 0;
     memset(losses, 0, n * sizeof *losses);
-    return losses_of(learner, carried, n, add_loss, losses, err);
+    if (learner->scaling.len == 0) {
+        return losses_of(&sum, carried, n, add_loss, err);
+    }
+    if (!size_mul(learner->n_order, labels * sizeof(double), &doubles)) {
+        return fail_nomem(err, "rows");
+    }
+    sum.scored.scores = malloc(doubles);
+    sum.scored.truth = calloc(learner->n_order, sizeof *sum.scored.truth);
+    eng_status status = sum.scored.scores != NULL && sum.scored.truth != NULL
+                            ? losses_of(&sum, carried, n, add_label_loss, err)
+                            : fail_nomem(err, "rows");
+    free(sum.scored.scores);
+    free(sum.scored.truth);
+    return status;
 }
 
 /* ---- the nearest route ------------------------------------------------------------------------------- */
@@ -169,6 +214,7 @@ eng_status retrieve_route(struct learner *learner, float *route, char *name, siz
 {
     const eng_bank_info *info = &learner->bank->info;
     size_t width = info->layers * info->modules, n = info->rows + learner->config.n_candidates + 1;
+    struct sum sum = {.learner = learner};
     eng_status status = ENG_OK;
     if (n == 1) {
         return fail(err, ENG_ENOTFOUND, "bank", "bank %s has no router rows to retrieve from",
@@ -176,7 +222,7 @@ eng_status retrieve_route(struct learner *learner, float *route, char *name, siz
     }
     float *mixes = calloc(n, width * sizeof *mixes);
     struct carried *carried = calloc(n, sizeof *carried);
-    double *losses = calloc(n, TEMPERATURES * sizeof *losses);
+    double *losses = sum.losses = calloc(n, TEMPERATURES * sizeof *losses);
     if (mixes == NULL || carried == NULL || losses == NULL) {
         status = fail_nomem(err, "retrieve");
         goto out;
@@ -186,7 +232,7 @@ eng_status retrieve_route(struct learner *learner, float *route, char *name, siz
         eng_route_mix(learner->bank, route, mixes + i * width);
         carried[i].mix = mixes + i * width;
     }
-    status = losses_of(learner, carried, n, add_answer_loss, losses, err);
+    status = losses_of(&sum, carried, n, add_answer_loss, err);
     if (status == ENG_OK) {
         size_t best = least(losses, n);
         route_of(learner, best, route);

@@ -2,14 +2,16 @@
  *
  * A step draws a batch of rows (all of them when they are few; else epochs, reshuffled), runs it in
  * micro-batches small enough to let predictions in between, and adds their gradients in a fixed
- * order: the same seed gives the same bytes whatever else the machine does. Rows without a target
+ * order: the same seed gives the same bytes whatever else the machine does. The loss is what is served: of
+ * labels −ln p(label) as they are read (trainer_scaling.c), else that of the two pointers. Rows without a target
  * (an answer that was cut away) do not train.
  */
 #include "engine/trainer.h"
 
 #include "engine/answer_length.h"
-#include "engine/evaluate.h"
 #include "engine/full.h"
+#include "engine/label_scaling.h"
+#include "engine/mrc.h"
 #include "engine/opt_adamw.h"
 #include "engine/status.h"
 
@@ -87,6 +89,10 @@ eng_status learner_init(struct learner *learner, const eng_dataset *train_set, c
     if (learner->mix_room == NULL || learner->confusion == NULL || learner->route == NULL) {
         return fail_nomem(err, "adapt");
     }
+    status = scaling_init(learner, err);
+    if (status != ENG_OK) {
+        return status;
+    }
     size_t longest = learner->train.longest;
     longest = learner->dev.longest > longest ? learner->dev.longest : longest;
     return batch_runner_init(&learner->runner, learner->compute, ENG_TRAINING,
@@ -109,6 +115,7 @@ void learner_fini(struct learner *learner)
     free(learner->prompt_room);
     free(learner->head_room);
     free(learner->confusion);
+    scaling_fini(&learner->scaling);
     eng_model_free(learner->own_model);
     full_free_bank(learner->own_bank);
     memset(learner, 0, sizeof *learner);
@@ -163,13 +170,18 @@ bool look_is_better(const eng_task *task, const struct look *look, const struct 
 eng_status learner_look(struct learner *learner, struct look *look, eng_error *err)
 {
     size_t labels = eng_task_label_count(learner->task);
+    const struct learn_scaling *scaling = &learner->scaling;
+    bool has_dev = learner->dev.n > 0;
+    eng_status status = scaling_fit(learner, err);
     struct tally tally = {.task = learner->task,
                           .confusion = labels > 0 ? learner->confusion : NULL,
-                          .length = &learner->answer_length};
+                          .reading = {learner->answer_length, {scaling->of_train, scaling->len}},
+                          .scored = has_dev && scaling->len > 0 ? &learner->scaling.scored : NULL};
     memset(learner->confusion, 0, labels * labels * sizeof *learner->confusion);
-    const struct batch_rows *rows = learner->dev.n > 0 ? &learner->dev : &learner->train;
-    eng_status status =
-        tally_rows(&tally, &learner->runner, learner_bank(learner), rows, &learner->carried, err);
+    if (status == ENG_OK) {
+        status = tally_rows(&tally, &learner->runner, learner_bank(learner),
+                            has_dev ? &learner->dev : &learner->train, &learner->carried, err);
+    }
     *look = (struct look){tally_accuracy(&tally), tally_macro_f1(&tally), tally_loss(&tally)};
     return status;
 }
@@ -191,6 +203,7 @@ static void draw(struct learner *learner, size_t n, size_t *items)
 /* Items [0, count) that fit the tape, as sequences and targets. */
 struct micro {
     eng_sequence sequences[BATCH_MAX_SEQUENCES];
+    const struct batch_item *items[BATCH_MAX_SEQUENCES];
     size_t start[BATCH_MAX_SEQUENCES], end[BATCH_MAX_SEQUENCES];
     size_t n, tokens;
 };
@@ -205,6 +218,7 @@ static void fill_micro(const struct learner *learner, const size_t *items, size_
             break;
         }
         micro->sequences[micro->n] = batch_sequence(item, learner_bank(learner), &learner->carried);
+        micro->items[micro->n] = item;
         micro->start[micro->n] = item->start;
         micro->end[micro->n] = item->end;
         micro->tokens += item->len;
@@ -219,6 +233,27 @@ static void scale(float *values, size_t n, float by)
     }
 }
 
+/* Mean −ln p(label) of the micro-batch, as labels are read since the last look, and its derivatives: where
+ * the pointers point beside the labels is nobody's business then. */
+static double label_loss(const struct learner *learner, const struct micro *micro,
+                         const float *start, const float *end, float *dstart, float *dend)
+{
+    const eng_label_scaling scaling = {learner->scaling.of_train, learner->scaling.len};
+    double scores[ENG_MAX_LABELS], loss = 0, weight = 1 / (double)micro->n;
+    size_t at = 0;
+    memset(dstart, 0, micro->tokens * sizeof *dstart);
+    memset(dend, 0, micro->tokens * sizeof *dend);
+    for (size_t i = 0; i < micro->n; i++) {
+        const struct batch_item *item = micro->items[i];
+        mrc_option_scores(item->encoded, start + at, end + at, scores);
+        loss += weight * label_scaling_loss(&scaling, item->row.label, scores,
+                                            eng_encoded_options(item->encoded));
+        mrc_option_gradient(item->encoded, scores, weight, dstart + at, dend + at);
+        at += item->len;
+    }
+    return loss;
+}
+
 /* Adds the micro-batch's share (share = its rows / the step's rows) to *loss and dmerged. */
 static eng_status micro_gradient(struct learner *learner, const struct micro *micro, double share,
                                  double *loss, eng_error *err)
@@ -230,8 +265,10 @@ static eng_status micro_gradient(struct learner *learner, const struct micro *mi
     if (status != ENG_OK) {
         return status;
     }
-    *loss += share * encoder_mrc_loss(micro->sequences, micro->n, start, end, micro->start,
-                                      micro->end, dstart, dend);
+    *loss += share * (learner->scaling.len > 0
+                          ? label_loss(learner, micro, start, end, dstart, dend)
+                          : encoder_mrc_loss(micro->sequences, micro->n, start, end, micro->start,
+                                             micro->end, dstart, dend));
     scale(dstart, micro->tokens, (float)share);
     scale(dend, micro->tokens, (float)share);
     status = encoder_backward(learner->compute, learner->tape, ENG_TRAINING, dstart, dend,
@@ -338,8 +375,9 @@ eng_status learner_consider(struct learner *learner, const struct learn_part *pa
         run->moved = true;
         run->best_step = run->steps;
         memcpy(run->best, params, part->size(learner) * sizeof *run->best);
+        status = scaling_keep(learner, err);
     }
-    return ENG_OK;
+    return status;
 }
 
 eng_status learner_report(struct learner *learner, struct stage_run *run, eng_progress *progress,

@@ -16,6 +16,7 @@
 #include "engine/batch.h"
 #include "engine/blob.h"
 #include "engine/encoder.h"
+#include "engine/evaluate.h"
 #include "engine/opt_search.h"
 #include "engine/rng.h"
 
@@ -76,6 +77,15 @@ struct look {
     double accuracy, macro_f1, loss;
 };
 
+/* How the labels' scores are read (label_scaling.h). */
+struct learn_scaling {
+    size_t len;                  /* numbers; 0: no fixed labels, or config.no_label_scaling */
+    struct batch_rows rows;      /* of those that train, borrowed */
+    struct scored scored;        /* rows, then dev, at the last look */
+    float *of_train;             /* (len) fitted to `rows` at the last look */
+    float *best, *best_of_train; /* (len) of the best so far, fitted to all rows, and to `rows` */
+};
+
 struct learner {
     eng_compute *compute;
     const eng_model *model;
@@ -88,7 +98,8 @@ struct learner {
     eng_bank *own_bank;
     struct batch_rows train, dev;
     eng_answer_length answer_length; /* of train */
-    size_t *order;                   /* items of train that have a target, reshuffled every epoch */
+    struct learn_scaling scaling;
+    size_t *order; /* items of train that have a target, reshuffled every epoch */
     size_t n_order, order_at;
     struct rng rng;
     struct batch_runner runner;
@@ -134,7 +145,17 @@ size_t learner_head_floats(const struct learner *learner);
 const eng_model *learner_model(const struct learner *learner);
 const eng_bank *learner_bank(const struct learner *learner);
 
-/* Scores what the sequences carry on dev, or on the training rows when there is no dev. */
+/* The labels' scaling: trainer_scaling.c. All of these do nothing where none is fitted.
+ * scaling_fit fits scaling.of_train to the training rows, under what sequences carry; scaling_keep fits
+ * scaling.best to all rows scored since, and keeps of_train beside it. */
+size_t learner_scaling_len(const struct learner *learner);
+ENG_MUST_CHECK eng_status scaling_init(struct learner *learner, eng_error *err);
+void scaling_fini(struct learn_scaling *scaling);
+ENG_MUST_CHECK eng_status scaling_fit(struct learner *learner, eng_error *err);
+ENG_MUST_CHECK eng_status scaling_keep(struct learner *learner, eng_error *err);
+
+/* Scores what the sequences carry on dev, or on the training rows when there is no dev, read with the
+ * labels' scaling that fits it. */
 ENG_MUST_CHECK eng_status learner_look(struct learner *learner, struct look *look, eng_error *err);
 /* Higher eng_score_of, then lower loss. */
 bool look_is_better(const eng_task *task, const struct look *look, const struct look *than);
@@ -148,7 +169,7 @@ struct stage_run {
     /* What the stage's loop has beside, for checkpoints. */
     void *loop;
     bool (*move_loop)(void *loop, struct blob *blob);
-    struct look look;    /* of the best of all stages */
+    struct look look;    /* of the best of all stages, read with the scaling of the training rows */
     bool moved;          /* `best` is that best */
     bool prompt_is_best; /* a stage with a prompt has moved */
     size_t best_step;

@@ -1,13 +1,12 @@
 /* trainer_state.c: a run on its way as one block of bytes, and back.
  *
- *     block = frame · the run's numbers · order of the rows · route, tuned prompt and head so far
+ *     block = frame · the run's numbers · order of the rows · route, labels' scaling, tuned prompt and head so far
  *             · the stage's vector and its best · the loop's own (moments, or searches)
  *
  * A stage begins the same way in a resumed run: with the generator as it was then it makes the same
  * start and the same searches, and then all that has happened since is moved in. What a block says is
  * checked before it is believed: it may come from a disk that lies.
  */
-#include "engine/evaluate.h"
 #include "engine/status.h"
 #include "engine/trainer.h"
 
@@ -41,9 +40,17 @@ static uint64_t hash_rows(uint64_t hash, const struct batch_rows *rows)
 void learner_identify(struct learner *learner)
 {
     const eng_adapt_config *c = &learner->config;
-    uint64_t counts[] = {
-        c->init,       c->steps,    c->batch,       c->eval_every,   c->seed,
-        c->text_limit, c->patience, c->evaluations, c->n_candidates, learner->bank->info.tied};
+    uint64_t counts[] = {c->init,
+                         c->steps,
+                         c->batch,
+                         c->eval_every,
+                         c->seed,
+                         c->text_limit,
+                         c->patience,
+                         c->evaluations,
+                         c->n_candidates,
+                         learner->bank->info.tied,
+                         c->no_label_scaling};
     double reals[] = {c->lr, c->weight_decay, c->seconds, c->prompt_lr};
     uint64_t hash = hash_text(HASH_START, learner->method->name);
     hash = blob_hash(hash, counts, sizeof counts);
@@ -159,6 +166,9 @@ static bool move_before(struct learner *learner, struct stage_run *run, struct b
     }
     return move_order(learner, blob) &&
            blob_floats(blob, learner->route, learner->bank->info.route_len) &&
+           blob_floats(blob, learner->scaling.of_train, learner->scaling.len) &&
+           blob_floats(blob, learner->scaling.best, learner->scaling.len) &&
+           blob_floats(blob, learner->scaling.best_of_train, learner->scaling.len) &&
            (!run->prompt_is_best || (blob_floats(blob, result->prompt, result->prompt_len) &&
                                      blob_floats(blob, result->head, result->head_len)));
 }

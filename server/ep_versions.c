@@ -16,6 +16,7 @@
 
 #define MAX_TUNED_TEXT (16u << 20) /* of a part in an answer */
 #define MAX_LOG_TOKENS 10          /* of answer_length: e^10 tokens */
+#define MAX_SCALING    1e6         /* of label_scaling, each number */
 #define LEAST_SIGMA    0.01
 
 /* ---- show ------------------------------------------------------------------------------------ */
@@ -189,6 +190,25 @@ static void check_fingerprint(const json_t *body, const char *key, const char *m
     }
 }
 
+/* How answers are read must be of the task's kind. */
+static store_status check_reading(const struct task_call *call, size_t labels, store_error *err)
+{
+    *err = (store_error){.status = STORE_ESTATE};
+    if (call->version.answer_length.len > 0 && strcmp(call->task.type, "extractive") != 0) {
+        snprintf(err->text, sizeof err->text,
+                 "answer_length is of extractive tasks, and \"%.64s\" is of type %s", call->name,
+                 call->task.type);
+        return STORE_ESTATE;
+    }
+    if (call->scaling_labels > 0 && call->scaling_labels != labels) {
+        snprintf(err->text, sizeof err->text,
+                 "label_scaling is of %zu labels, and \"%.64s\" has %zu", call->scaling_labels,
+                 call->name, labels);
+        return STORE_ESTATE;
+    }
+    return STORE_OK;
+}
+
 /* What an export says about its form must be the task's. For the store thread. */
 static store_status check_form(const struct task_call *call, store_error *err)
 {
@@ -197,25 +217,18 @@ static store_status check_form(const struct task_call *call, store_error *err)
     json_t *own = json_stored(call->task.labels);
     bool same_type = !json_is_string(type) || strcmp(json_string_value(type), call->task.type) == 0;
     bool same_labels = !json_is_array(labels) || (own != NULL && json_equal((json_t *)labels, own));
+    size_t n_labels = json_array_size(own);
     json_decref(own);
-    bool same_form = same_type && same_labels;
-    bool misplaced =
-        call->version.answer_length.len > 0 && strcmp(call->task.type, "extractive") != 0;
-    if (same_form && !misplaced) {
-        return STORE_OK;
-    }
     *err = (store_error){.status = STORE_ESTATE};
-    if (same_form) {
-        snprintf(err->text, sizeof err->text,
-                 "answer_length is of extractive tasks, and \"%.64s\" is of type %s", call->name,
-                 call->task.type);
+    if (!(same_type && same_labels)) {
+        snprintf(
+            err->text, sizeof err->text,
+            "the version is of a task with other %s than \"%.64s\"; import it into a task with "
+            "the same type and labels",
+            same_type ? "labels" : "type", call->name);
         return STORE_ESTATE;
     }
-    snprintf(err->text, sizeof err->text,
-             "the version is of a task with other %s than \"%.64s\"; import it into a task with "
-             "the same type and labels",
-             same_type ? "labels" : "type", call->name);
-    return STORE_ESTATE;
+    return check_reading(call, n_labels, err);
 }
 
 static store_status import(store *s, void *arg, store_error *err)
@@ -273,6 +286,7 @@ static const char *const import_known[] = {"object",
                                            "created_at",
                                            "started_from",
                                            "answer_length",
+                                           "label_scaling",
                                            "has_prompt",
                                            "has_head",
                                            "prompt",
@@ -337,6 +351,67 @@ static void read_length(const json_t *body, struct task_call *call, struct probl
     }
 }
 
+/* "cross", (labels, labels) where it is given, behind the bias of `labels` numbers. */
+static void read_cross(struct request *req, const json_t *given, size_t labels, float *out,
+                       struct problems *problems)
+{
+    json_t *rows = NULL;
+    if (json_is_null(json_object_get(given, "cross")) ||
+        !json_get_array(given, "#/label_scaling", "cross", JSON_OPTIONAL_FIELD, labels, labels,
+                        &rows, problems)) {
+        return;
+    }
+    for (size_t i = 0; i < labels; i++) {
+        char at[24];
+        snprintf(at, sizeof at, "%zu", i);
+        const json_t *row = json_array_get(rows, i);
+        if (json_array_size(row) != labels) {
+            problem_add(problems, "#/label_scaling/cross", at, "must be an array of %zu numbers",
+                        labels);
+            return;
+        }
+        const float *numbers =
+            task_read_numbers(req, row, "#/label_scaling/cross", at, MAX_SCALING, problems);
+        if (numbers != NULL) {
+            memcpy(out + i * labels, numbers, labels * sizeof *out);
+        }
+    }
+}
+
+/* "label_scaling": {"scale", "bias", "cross"}, or null; into the version. False: the arena is full. */
+static bool read_scaling(struct request *req, const json_t *body, struct task_call *call,
+                         struct problems *problems)
+{
+    static const char at[] = "#/label_scaling";
+    static const char *const known[] = {"scale", "bias", "cross", NULL};
+    json_t *given = NULL, *biases = NULL;
+    double scale = 1;
+    if (json_is_null(json_object_get(body, "label_scaling")) ||
+        !json_get_object(body, "#", "label_scaling", JSON_OPTIONAL_FIELD, &given, problems)) {
+        return true;
+    }
+    bool cross = json_is_array(json_object_get(given, "cross"));
+    json_only(given, at, known, problems);
+    json_get_double(given, at, "scale", JSON_REQUIRED_FIELD, -MAX_SCALING, MAX_SCALING, &scale,
+                    problems);
+    if (!json_get_array(given, at, "bias", JSON_REQUIRED_FIELD, 2,
+                        cross ? ENG_MAX_CROSS_LABELS : ENG_MAX_LABELS, &biases, problems)) {
+        return true;
+    }
+    size_t labels = json_array_size(biases), len = eng_label_scaling_len(labels, cross);
+    const float *bias = task_read_numbers(req, biases, at, "bias", MAX_SCALING, problems);
+    float *numbers = request_alloc(req, len * sizeof *numbers);
+    if (bias == NULL || numbers == NULL) {
+        return problems->count > 0;
+    }
+    numbers[0] = (float)scale;
+    memcpy(numbers + 1, bias, labels * sizeof *numbers);
+    read_cross(req, given, labels, numbers + 1 + labels, problems);
+    call->version.label_scaling = (store_blob){numbers, len * sizeof *numbers};
+    call->scaling_labels = labels;
+    return true;
+}
+
 static bool read_import(struct request *req, struct task_call *call)
 {
     const json_t *body = request_json(req);
@@ -355,6 +430,7 @@ static bool read_import(struct request *req, struct task_call *call)
     store_blob head =
         read_tuned(req, body, "head", "has_head", (2 * hidden + 2) * sizeof(float), &problems);
     read_length(body, call, &problems);
+    bool room = read_scaling(req, body, call, &problems);
     check_fingerprint(body, "model_fingerprint",
                       eng_model_get_info(registry_model(call->registry))->fingerprint, "backbone",
                       &problems);
@@ -377,7 +453,7 @@ static bool read_import(struct request *req, struct task_call *call)
         reply_problems(req, &problems);
         return false;
     }
-    if (!read || !task_call_set_route(call, route, len)) {
+    if (!room || !read || !task_call_set_route(call, route, len)) {
         reply_no_memory(req);
         return false;
     }

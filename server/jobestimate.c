@@ -1,7 +1,8 @@
 /* jobestimate.c: counts the sequences a method runs, and knows how fast this machine is.
  *
  *     a gradient step   batch rows forward and back: three times the work of forward
- *     a look at dev     the validation rows, every eval_every steps, and once at the start
+ *     a look            the validation rows, every eval_every steps, and once at the start; where labels'
+ *                       scaling is fitted, up to ENG_MAX_SCALING_ROWS training rows, too
  *     retrieval         every training row under every router row and the average
  *     an evaluation     every training row
  *
@@ -93,6 +94,13 @@ static bool mean_length(const struct server *server, const struct job_plan *plan
     return status == ENG_OK;
 }
 
+/* Training rows that a look reads. */
+static double fitted_rows(const struct job_plan *plan, double train)
+{
+    bool fits = plan->task.n_labels > 0 && !plan->config.no_label_scaling;
+    return !fits ? 0 : train < ENG_MAX_SCALING_ROWS ? train : ENG_MAX_SCALING_ROWS;
+}
+
 bool job_estimate(const struct server *server, const struct job_plan *plan,
                   const struct job_rows *rows, struct job_estimate *out, eng_error *err)
 {
@@ -112,7 +120,8 @@ bool job_estimate(const struct server *server, const struct job_plan *plan,
         double batch = (double)config->batch < train ? (double)config->batch : train;
         descents += (double)count.steps * batch * len;
         forwards += (double)count.evaluations * train * len;
-        forwards += (1 + (double)steps / (double)config->eval_every) * dev * len;
+        forwards += (1 + (double)steps / (double)config->eval_every) *
+                    (dev + fitted_rows(plan, train)) * len;
         if (count.retrieves) {
             forwards += (double)(bank->rows + 1) * train * len; /* and the average */
         }

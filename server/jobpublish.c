@@ -41,7 +41,7 @@ struct publication {
     bool hold;
     store_event event;
     const char *result;
-    float *route, *prompt, *head; /* taken from the result */
+    float *route, *prompt, *head, *label_scaling; /* taken from the result */
     eng_answer_length answer_length;
 
     store_status published;
@@ -61,6 +61,7 @@ static void publication_free(struct publication *p)
     free(p->route);
     free(p->prompt);
     free(p->head);
+    free(p->label_scaling);
     free(p);
 }
 
@@ -145,8 +146,13 @@ static bool fill(struct publication *p, const struct job_outcome *outcome)
     }
     p->prompt = take(&outcome->result->prompt);
     p->head = take(&outcome->result->head);
+    p->label_scaling = take(&outcome->result->label_scaling);
     p->version.prompt = (store_blob){p->prompt, result->prompt_len * sizeof *p->prompt};
     p->version.head = (store_blob){p->head, result->head_len * sizeof *p->head};
+    if (p->label_scaling != NULL) {
+        p->version.label_scaling =
+            (store_blob){p->label_scaling, result->label_scaling_len * sizeof *p->label_scaling};
+    }
     return true;
 }
 

@@ -17,6 +17,7 @@
 
 struct look {
     const struct job_report *report;
+    eng_reading reading;      /* as the reported figures were read, not knowing these rows */
     eng_workspace *workspace; /* for one sequence of full length */
     float *start, *end;
     float *mix;
@@ -123,7 +124,7 @@ static eng_status show_option(const struct look *look, size_t row, size_t predic
         status = scores != NULL ? run_alone(look, encoded, err) : no_memory(err);
     }
     if (status == ENG_OK) {
-        eng_decode_options(encoded, look->start, look->end, scores);
+        eng_decode_options(encoded, look->start, look->end, &look->reading.label_scaling, scores);
         json_t *label = word != NULL ? shown((eng_text){word, strlen(word)})
                                      : option_text(look, &example, example.label);
         double score = predicted < ENG_MAX_LABELS ? (double)scores[predicted] : 0;
@@ -181,8 +182,8 @@ static eng_status look_at_options(const struct look *look, json_t **confusion, e
         status = eng_evaluate(report->server->compute, ENG_TRAINING, report->server->model,
                               report->server->bank, report->task, rows->dev_set, rows->dev,
                               rows->n_dev, look->mix, report->result->prompt, report->result->head,
-                              NULL, report->text_limit, report->cancelled, report->arg, predicted,
-                              counts, &scores, err);
+                              &look->reading, report->text_limit, report->cancelled, report->arg,
+                              predicted, counts, &scores, err);
     }
     for (size_t i = 0; status == ENG_OK && i < rows->n_dev; i++) {
         bool room = json_array_size(look->errors) < JOB_MAX_ERRORS;
@@ -237,8 +238,8 @@ static eng_status look_at_span(const struct look *look, size_t row, eng_error *e
     }
     if (status == ENG_OK) {
         eng_span span = {.no_answer = true};
-        bool any = eng_decode_spans(encoded, look->start, look->end,
-                                    &look->report->result->answer_length, 0, &span, 1) > 0;
+        bool any = eng_decode_spans(encoded, look->start, look->end, &look->reading.answer_length,
+                                    0, &span, 1) > 0;
         eng_text got = {0};
         if (any && !span.no_answer) {
             got = slice(context_of(&example.input), span.start, span.end);
@@ -291,7 +292,10 @@ static eng_status make_look(struct look *look, eng_error *err)
 
 bool job_report_add(const struct job_report *report, json_t *out, eng_error *err)
 {
-    struct look look = {.report = report};
+    struct look look = {
+        .report = report,
+        .reading = {report->result->answer_length,
+                    {report->result->dev_label_scaling, report->result->label_scaling_len}}};
     json_t *confusion = NULL;
     if (report->rows->n_dev == 0) {
         return true;

@@ -239,6 +239,7 @@ static bool write_spec(struct job_resolving *r, const struct form_wanted *form,
               (form->labels == NULL || json_put(spec, "labels", json_deep_copy(form->labels))) &&
               json_put(spec, "may_have_no_answer", json_boolean(form->may_have_no_answer)) &&
               json_put(spec, "publish", json_boolean(!want->hold)) &&
+              json_put(spec, "label_scaling", json_boolean(!want->no_label_scaling)) &&
               put_text(spec, "training_format", training->format) &&
               put_text(spec, "validation_format", validation->format) &&
               put_text(spec, "suffix", want->suffix) &&
@@ -381,6 +382,7 @@ static void read_config(struct job_plan *plan, uint64_t seed, const eng_bank *ba
     config->seconds = real_of(spec, "seconds");
     config->evaluations = size_of(spec, "evaluations");
     config->text_limit = size_of(spec, "text_limit");
+    config->no_label_scaling = json_is_false(json_object_get(spec, "label_scaling"));
     config->seed = seed;
     plan->epochs = size_of(spec, "steps") > 0 ? 0 : size_of(spec, "epochs");
     plan->k_shot = size_of(spec, "k_shot");

@@ -166,12 +166,13 @@ static void read_mp2(const json_t *body, struct job_request *out, struct problem
                                         "eval_every",
                                         "text_limit",
                                         "weight_decay",
+                                        "label_scaling",
                                         "may_have_no_answer",
                                         "publish",
                                         NULL};
     json_t *mp2 = NULL;
     size_t choice = 0;
-    bool publish = true;
+    bool publish = true, label_scaling = true;
     if (!json_get_object(body, "#", "mp2", JSON_OPTIONAL_FIELD, &mp2, problems)) {
         return;
     }
@@ -189,6 +190,8 @@ static void read_mp2(const json_t *body, struct job_request *out, struct problem
                   problems);
     json_get_bool(mp2, "#/mp2", "publish", JSON_OPTIONAL_FIELD, &publish, problems);
     out->hold = !publish;
+    json_get_bool(mp2, "#/mp2", "label_scaling", JSON_OPTIONAL_FIELD, &label_scaling, problems);
+    out->no_label_scaling = !label_scaling;
     json_get_u64(mp2, "#/mp2", "k_shot", JSON_OPTIONAL_FIELD, 1, 100000, &out->k_shot, problems);
     json_get_u64(mp2, "#/mp2", "eval_every", JSON_OPTIONAL_FIELD, 1, MAX_STEPS, &out->eval_every,
                  problems);

@@ -30,6 +30,7 @@ struct job_request {
     const char *type, *method, *init, *text_template;
     const json_t *labels;          /* array or NULL */
     bool may_have_no_answer, hold; /* hold: "publish": false */
+    bool no_label_scaling;
     uint64_t steps, evaluations, eval_every, k_shot, text_limit;
     double seconds, lr, weight_decay;
 };

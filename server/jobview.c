@@ -58,8 +58,8 @@ static json_t *budget(const json_t *spec)
 static bool copy_members(json_t *out, const json_t *spec)
 {
     static const char *const names[] = {
-        "type",         "labels", "template",   "method",     "init",    "k_shot", "lr",
-        "weight_decay", "bank",   "eval_every", "text_limit", "publish", NULL};
+        "type",         "labels", "template",   "method",     "init",    "k_shot",        "lr",
+        "weight_decay", "bank",   "eval_every", "text_limit", "publish", "label_scaling", NULL};
     for (size_t i = 0; names[i] != NULL; i++) {
         json_t *value = json_object_get(spec, names[i]);
         if (value != NULL && json_object_set(out, names[i], value) != 0) {

@@ -139,7 +139,8 @@ bool prediction_decode(struct prediction *prediction, size_t i, const float *sta
         answer->probabilities = calloc(answer->n_options, sizeof(float));
         decoded = answer->probabilities != NULL;
         if (decoded) {
-            eng_decode_options(piece->encoded, start, end, answer->probabilities);
+            const eng_label_scaling scaling = version_label_scaling(prediction->version);
+            eng_decode_options(piece->encoded, start, end, &scaling, answer->probabilities);
         }
     }
     eng_encoded_free(piece->encoded);

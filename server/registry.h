@@ -45,8 +45,8 @@ struct version {
     int64_t number;            /* 0: inline, of no task */
     uint32_t route_len;        /* 0: average, an all-zero route */
     bool has_prompt, has_head; /* tuned parts, in memory while they are used (prompts.h) */
-    bool has_answer_length;    /* behind the route */
-    float route[];             /* (route_len) */
+    uint16_t reading_len;      /* numbers behind the route that say how answers are read */
+    float route[];             /* (route_len), then (reading_len) */
 };
 
 /* Backbone and bank a route was learnt on. bank is NULL when this server has no such pair. */
@@ -70,6 +70,7 @@ typedef struct reg_publication {
     const float *route; /* (route_len), or NULL with 0 for average */
     size_t route_len;
     eng_answer_length answer_length; /* sigma 0: none */
+    eng_label_scaling label_scaling; /* len 0: none */
     bool has_prompt, has_head;       /* the version has a tuned prompt, a tuned head */
     const struct version *like; /* inline only: compute with the tuned parts of this one, or NULL */
     const char *model_fingerprint, *bank_fingerprint; /* NULL: the model and first bank here */
@@ -126,6 +127,8 @@ const float *version_prompt(const struct version *version);
 const float *version_head(const struct version *version);
 /* How long its answers are, for eng_decode_spans; NULL when it does not know. */
 const eng_answer_length *version_answer_length(const struct version *version);
+/* How its labels are read, for eng_decode_options; len 0: as the model scores them. */
+eng_label_scaling version_label_scaling(const struct version *version);
 
 /* Versions that requests name by number though another is current: the last few used stay. registry_pin
  * puts one in (*out is borrowed), registry_find_pin answers NULL when it is not there. Publishing and

@@ -69,15 +69,30 @@ static eng_answer_length stored_length(const store_version *version)
                : (eng_answer_length){0, 0};
 }
 
-/* The route of a stored version; it may lie unaligned. NULL: out of memory. */
-static float *copy_route(const store_version *version, size_t *len)
+/* Floats of a stored blob, which may lie unaligned; malloc'ed, free in any case. NULL: out of memory. */
+static float *copy_floats(store_blob blob, size_t *len)
 {
-    *len = version->route.len / sizeof(float);
-    float *route = malloc(version->route.len + sizeof(float));
-    if (route != NULL && *len > 0) {
-        memcpy(route, version->route.data, *len * sizeof(float));
+    *len = blob.len / sizeof(float);
+    float *floats = malloc(blob.len + sizeof(float));
+    if (floats != NULL && *len > 0) {
+        memcpy(floats, blob.data, *len * sizeof(float));
     }
-    return route;
+    return floats;
+}
+
+/* The stored scaling of labels in *numbers (free), which may be NULL. len 0: none, or not of so many. */
+static eng_label_scaling stored_scaling(const store_version *version, size_t labels,
+                                        float **numbers)
+{
+    size_t len = 0;
+    *numbers = version->label_scaling.len > 0 ? copy_floats(version->label_scaling, &len) : NULL;
+    bool sound = *numbers != NULL && labels > 0 &&
+                 (len == eng_label_scaling_len(labels, false) ||
+                  (len == eng_label_scaling_len(labels, true) && labels <= ENG_MAX_CROSS_LABELS));
+    for (size_t i = 0; sound && i < len; i++) {
+        sound = isfinite((*numbers)[i]);
+    }
+    return sound ? (eng_label_scaling){*numbers, len} : (eng_label_scaling){NULL, 0};
 }
 
 /* Calls `use` with the publication that the rows and the spec read from them describe. */
@@ -88,7 +103,7 @@ static eng_status with_spec(const store_task *task, const store_version *version
                             struct registry *registry, void *arg, eng_error *err)
 {
     size_t len = 0;
-    float *route = copy_route(version, &len);
+    float *numbers = NULL, *route = copy_floats(version->route, &len);
     const reg_publication pub = {.tenant = task->tenant,
                                  .task = task->id,
                                  .name = task->name,
@@ -97,12 +112,14 @@ static eng_status with_spec(const store_task *task, const store_version *version
                                  .route = route,
                                  .route_len = len,
                                  .answer_length = stored_length(version),
+                                 .label_scaling = stored_scaling(version, spec->n_labels, &numbers),
                                  .has_prompt = version->has_prompt,
                                  .has_head = version->has_head,
                                  .model_fingerprint = version->model_fingerprint,
                                  .bank_fingerprint = version->bank_fingerprint};
     eng_status status = route != NULL ? use(registry, &pub, arg, err) : fault_nomem(err, "route");
     free(route);
+    free(numbers);
     return status;
 }
 
@@ -335,34 +352,40 @@ bool task_read_spec(struct request *req, const json_t *object, const char *base,
 
 #define ROUTE_BOUND 1000.0 /* sigmoid is flat long before */
 
-static bool read_numbers(struct request *req, const json_t *list, const char *base, size_t want,
-                         const float **route, size_t *len, struct problems *problems)
+float *task_read_numbers(struct request *req, const json_t *list, const char *base, const char *key,
+                         double bound, struct problems *problems)
 {
     size_t before = problems->count, n = json_array_size(list);
-    if (n != want) {
-        problem_add(problems, base, "route", "a route of this bank has %zu numbers, found %zu",
-                    want, n);
-        return false;
-    }
     float *numbers = request_alloc(req, n * sizeof *numbers);
     for (size_t i = 0; numbers != NULL && i < n; i++) {
         const json_t *number = json_array_get(list, i);
         double value = json_number_value(number);
-        char key[24], place[64];
-        snprintf(key, sizeof key, "%zu", i);
-        snprintf(place, sizeof place, "%s/route", base);
+        char at[24], place[64];
+        snprintf(at, sizeof at, "%zu", i);
+        snprintf(place, sizeof place, "%s/%s", base, key);
         if (!json_is_number(number)) {
-            problem_add(problems, place, key, "must be a number, found %s", json_type_word(number));
-        } else if (!isfinite(value) || fabs(value) > ROUTE_BOUND) {
-            problem_add(problems, place, key, "must lie between -%g and %g, found %g", ROUTE_BOUND,
-                        ROUTE_BOUND, value);
+            problem_add(problems, place, at, "must be a number, found %s", json_type_word(number));
+        } else if (!isfinite(value) || fabs(value) > bound) {
+            problem_add(problems, place, at, "must lie between -%g and %g, found %g", bound, bound,
+                        value);
         } else {
             numbers[i] = (float)value;
         }
     }
-    *route = numbers;
-    *len = n;
-    return numbers != NULL && problems->count == before;
+    return problems->count == before ? numbers : NULL;
+}
+
+static bool read_numbers(struct request *req, const json_t *list, const char *base, size_t want,
+                         const float **route, size_t *len, struct problems *problems)
+{
+    *len = json_array_size(list);
+    if (*len != want) {
+        problem_add(problems, base, "route", "a route of this bank has %zu numbers, found %zu",
+                    want, *len);
+        return false;
+    }
+    *route = task_read_numbers(req, list, base, "route", ROUTE_BOUND, problems);
+    return *route != NULL;
 }
 
 static bool read_start(struct request *req, const char *start, const char *base,
@@ -468,19 +491,62 @@ json_t *task_json(const char *tenant, const store_task *task)
     return body;
 }
 
-static json_t *route_json(const store_version *version)
+static json_t *numbers_json(const float *numbers, size_t n)
 {
-    size_t len = 0;
-    float *route = copy_route(version, &len);
-    json_t *list = route != NULL ? json_array() : NULL;
-    for (size_t i = 0; list != NULL && i < len; i++) {
-        if (json_array_append_new(list, json_real((double)route[i])) != 0) {
+    json_t *list = json_array();
+    for (size_t i = 0; list != NULL && i < n; i++) {
+        if (json_array_append_new(list, json_real((double)numbers[i])) != 0) {
             json_decref(list);
             list = NULL;
         }
     }
+    return list;
+}
+
+static json_t *route_json(const store_version *version)
+{
+    size_t len = 0;
+    float *route = copy_floats(version->route, &len);
+    json_t *list = route != NULL ? numbers_json(route, len) : NULL;
     free(route);
     return list;
+}
+
+/* (n, n) as an array of arrays. */
+static json_t *square_json(const float *numbers, size_t n)
+{
+    json_t *rows = json_array();
+    for (size_t i = 0; rows != NULL && i < n; i++) {
+        if (json_array_append_new(rows, numbers_json(numbers + i * n, n)) != 0) {
+            json_decref(rows);
+            rows = NULL;
+        }
+    }
+    return rows;
+}
+
+json_t *label_scaling_json(const eng_label_scaling *scaling, size_t labels)
+{
+    if (scaling->len == 0) {
+        return json_null();
+    }
+    const float *bias = scaling->numbers + 1;
+    bool cross = scaling->len > 1 + labels;
+    return json_pack("{s:f, s:o, s:o}", "scale", (double)scaling->numbers[0], "bias",
+                     numbers_json(bias, labels), "cross",
+                     cross ? square_json(bias + labels, labels) : json_null());
+}
+
+static json_t *stored_scaling_json(const store_task *task, const store_version *version)
+{
+    json_t *list = json_stored(task->labels);
+    size_t labels = json_array_size(list);
+    float *numbers = NULL;
+    eng_label_scaling scaling = stored_scaling(version, labels, &numbers);
+    json_t *shown = label_scaling_json(&scaling, labels);
+    json_decref(list);
+    free(numbers);
+    return shown;
 }
 
 json_t *answer_length_json(const eng_answer_length *length)
@@ -517,6 +583,8 @@ json_t *version_json(const char *tenant, const char *base, const store_task *tas
     if (ok && strcmp(task->type, "extractive") == 0) {
         eng_answer_length length = stored_length(version);
         ok = json_put(body, "answer_length", answer_length_json(&length));
+    } else if (ok && task->labels != NULL) {
+        ok = json_put(body, "label_scaling", stored_scaling_json(task, version));
     }
     if (!ok) {
         json_decref(body);

@@ -44,6 +44,9 @@ bool task_read_spec(struct request *req, const json_t *object, const char *base,
 bool task_read_route(struct request *req, const json_t *object, const char *base,
                      const eng_bank *bank, const float **route, size_t *len,
                      struct problems *problems);
+/* The numbers of an array, each within ±bound. NULL: a problem was added, or the arena is full. */
+float *task_read_numbers(struct request *req, const json_t *list, const char *base, const char *key,
+                         double bound, struct problems *problems);
 
 /* As the API shows them; base: the backbone's name, NULL leaves the "ft:" id out. NULL: out of memory. */
 json_t *task_json(const char *tenant, const store_task *task);
@@ -51,6 +54,8 @@ json_t *version_json(const char *tenant, const char *base, const store_task *tas
                      const store_version *version);
 /* {"mu", "sigma"}, or null when it says nothing. */
 json_t *answer_length_json(const eng_answer_length *length);
+/* {"scale", "bias": [a number a label], "cross": [[as many] a label] or null}; null when it says nothing. */
+json_t *label_scaling_json(const eng_label_scaling *scaling, size_t labels);
 
 /* ---- names ------------------------------------------------------------------------------------ */
 

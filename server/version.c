@@ -356,29 +356,46 @@ static eng_status check_route(const reg_publication *pub, const eng_bank *bank, 
     return ENG_OK;
 }
 
-/* Bytes up to the end of the route and of the length of answers behind it. */
-static size_t untuned_bytes(size_t route_len, bool has_length)
-{
-    return sizeof(struct version_node) + route_len * sizeof(float) +
-           (has_length ? sizeof(eng_answer_length) : 0);
-}
-
-/* Where the tuned part lies behind them. */
-static size_t tuned_at(size_t route_len, bool has_length)
-{
-    size_t end = untuned_bytes(route_len, has_length);
-    return (end + alignof(struct tuned) - 1) & ~(alignof(struct tuned) - 1);
-}
-
-static size_t version_bytes(size_t route_len, bool has_length, bool tuned)
-{
-    return tuned ? tuned_at(route_len, has_length) + sizeof(struct tuned)
-                 : untuned_bytes(route_len, has_length);
-}
-
 static bool is_tuned(const struct version *version)
 {
     return version->has_prompt || version->has_head;
+}
+
+/* Where what stands behind the route and its reading ends, and where the tuned part begins. */
+static size_t untuned_bytes(const struct version *version)
+{
+    size_t floats = (size_t)version->route_len + version->reading_len;
+    return sizeof(struct version_node) + floats * sizeof(float);
+}
+
+static size_t tuned_at(const struct version *version)
+{
+    size_t end = untuned_bytes(version);
+    return (end + alignof(struct tuned) - 1) & ~(alignof(struct tuned) - 1);
+}
+
+static size_t version_bytes(const struct version *version)
+{
+    return is_tuned(version) ? tuned_at(version) + sizeof(struct tuned) : untuned_bytes(version);
+}
+
+/* How answers are read: of spans the two numbers of their length, of labels their scaling; borrowed. */
+static const float *reading_of(const reg_publication *pub, size_t *len)
+{
+    const eng_label_scaling *scaling = &pub->label_scaling;
+    size_t labels = pub->spec->n_labels;
+    *len = 0;
+    if (pub->spec->type == ENG_EXTRACTIVE && pub->answer_length.sigma > 0) {
+        *len = sizeof pub->answer_length / sizeof(float);
+        return &pub->answer_length.mu;
+    }
+    if (labels > 0 &&
+        (scaling->len == eng_label_scaling_len(labels, false) ||
+         (scaling->len == eng_label_scaling_len(labels, true) && labels <= ENG_MAX_CROSS_LABELS))) {
+        *len = scaling->len;
+        return scaling->numbers;
+    }
+    return NULL;
 }
 
 eng_status version_new(struct registry *registry, const reg_publication *pub, struct version **out,
@@ -393,31 +410,33 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     if (status != ENG_OK) {
         return status;
     }
-    bool has_prompt = pub->like != NULL ? pub->like->has_prompt : pub->has_prompt;
-    bool has_head = pub->like != NULL ? pub->like->has_head : pub->has_head;
-    bool has_length = pub->answer_length.sigma > 0;
-    size_t bytes = version_bytes(pub->route_len, has_length, has_prompt || has_head);
+    size_t reading_len = 0;
+    const float *reading = reading_of(pub, &reading_len);
     struct form_node *form = intern_form(registry, pub->spec, base->bank);
+    if (form == NULL) {
+        return fault_nomem(err, "task");
+    }
+    const struct version like = {
+        .form = &form->form,
+        .base = base,
+        .number = pub->number,
+        .route_len = (uint32_t)pub->route_len,
+        .has_prompt = pub->like != NULL ? pub->like->has_prompt : pub->has_prompt,
+        .has_head = pub->like != NULL ? pub->like->has_head : pub->has_head,
+        .reading_len = (uint16_t)reading_len};
+    size_t bytes = version_bytes(&like);
     struct version_node *node = calloc(1, bytes);
-    if (form == NULL || node == NULL) {
+    if (node == NULL) {
         drop_form(registry, form);
-        free(node);
         return fault_nomem(err, "task");
     }
     node->refs = 1;
-    node->version.form = &form->form;
-    node->version.base = base;
-    node->version.number = pub->number;
-    node->version.route_len = (uint32_t)pub->route_len;
-    node->version.has_prompt = has_prompt;
-    node->version.has_head = has_head;
+    node->version = like;
     if (pub->route_len > 0) {
         memcpy(node->version.route, pub->route, pub->route_len * sizeof(float));
     }
-    if (has_length) {
-        node->version.has_answer_length = true;
-        memcpy(node->version.route + pub->route_len, &pub->answer_length,
-               sizeof pub->answer_length);
+    if (reading_len > 0) {
+        memcpy(node->version.route + pub->route_len, reading, reading_len * sizeof(float));
     }
     if (is_tuned(&node->version)) {
         *version_tuned(&node->version) = (struct tuned){.tenant = pub->tenant, .task = pub->task};
@@ -436,16 +455,22 @@ static struct version_node *counted(const struct version *version)
 struct tuned *version_tuned(const struct version *version)
 {
     return is_tuned(version)
-               ? (struct tuned *)(void *)((char *)counted(version) +
-                                          tuned_at(version->route_len, version->has_answer_length))
+               ? (struct tuned *)(void *)((char *)counted(version) + tuned_at(version))
                : NULL;
 }
 
 const eng_answer_length *version_answer_length(const struct version *version)
 {
-    return version->has_answer_length
+    return version->form->type == ENG_EXTRACTIVE && version->reading_len > 0
                ? (const eng_answer_length *)(const void *)(version->route + version->route_len)
                : NULL;
+}
+
+eng_label_scaling version_label_scaling(const struct version *version)
+{
+    bool has = version->form->n_labels > 0 && version->reading_len > 0;
+    return has ? (eng_label_scaling){version->route + version->route_len, version->reading_len}
+               : (eng_label_scaling){NULL, 0};
 }
 
 void version_give_prompt(struct version *version, struct prompt *prompt)
@@ -493,9 +518,7 @@ void version_drop(struct registry *registry, struct version *version)
     if (version == NULL || --counted(version)->refs > 0) {
         return;
     }
-    registry->bytes -=
-        version_bytes(version->route_len, version->has_answer_length, is_tuned(version)) +
-        MALLOC_OVERHEAD;
+    registry->bytes -= version_bytes(version) + MALLOC_OVERHEAD;
     drop_form(registry, node_of(version->form));
     free(counted(version));
 }

@@ -133,7 +133,7 @@ store_status db_set_current(store *s, int64_t task, int64_t number, int64_t now,
 #define DB_VERSION_COLUMNS                                                                         \
     "v.task, v.number, v.route, v.method, v.started_from, b.model_fingerprint, "                   \
     "b.bank_fingerprint, b.bank, v.metrics, v.job, v.created, v.has_prompt, v.has_head, "          \
-    "v.answer_length"
+    "v.answer_length, v.label_scaling"
 void db_read_version(db_query *q, store_mem *mem, void *item);
 store_status db_task_insert(store *s, const store_task *task, int64_t *id, store_error *err);
 /* STORE_ENOTFOUND unless the tenant has this task and it is not deleted. */

@@ -252,10 +252,15 @@ static const char sixth_schema[] =
 static const char seventh_schema[] =
 
     "ALTER TABLE task_versions ADD COLUMN answer_length BLOB;";
+
+/* And about its labels. */
+static const char eighth_schema[] =
+
+    "ALTER TABLE task_versions ADD COLUMN label_scaling BLOB;";
 /* clang-format on */
 
-static const char *const steps[] = {first_schema, second_schema, third_schema,  fourth_schema,
-                                    fifth_schema, sixth_schema,  seventh_schema};
+static const char *const steps[] = {first_schema, second_schema, third_schema,   fourth_schema,
+                                    fifth_schema, sixth_schema,  seventh_schema, eighth_schema};
 
 const db_schema db_current_schema = {steps, (int)(sizeof steps / sizeof steps[0])};
 

@@ -263,6 +263,7 @@ typedef struct store_version {
     int64_t number;           /* 1, 2, … per task, given by the store */
     store_blob route;         /* absent: the average, nothing learnt; read back with len 0 */
     store_blob answer_length; /* two float32 of extractive tasks, or absent */
+    store_blob label_scaling; /* float32 of tasks with labels, or absent */
     store_blob prompt, head;  /* large; only store_version_blobs reads them back */
     const char *method;
     const char *started_from;      /* or NULL */
@@ -347,8 +348,8 @@ typedef bool (*store_each_task)(void *arg, const store_task *task, const store_v
 STORE_MUST_CHECK store_status store_tasks_each(store *s, int64_t tenant, store_each_task each,
                                                void *arg, store_error *err);
 /* All there are, in order of id, for the registry: of a task id, tenant, name, type, labels,
- * text_template, flags and current are read, of a version task, number, route, answer_length, has_prompt,
- * has_head and the fingerprints. */
+ * text_template, flags and current are read, of a version task, number, route, answer_length, label_scaling,
+ * has_prompt, has_head and the fingerprints. */
 STORE_MUST_CHECK store_status store_tasks_load(store *s, store_each_task each, void *arg,
                                                store_error *err);
 /* How many tasks that walk meets at most (deleted ones are counted). */

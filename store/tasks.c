@@ -539,8 +539,8 @@ static store_status walk(db_query *q, store_each_task each, void *arg, store_err
 /* What the registry keeps, and no more: a start reads a million of these. */
 #define FOR_REGISTRY                                                                               \
     "SELECT t.id, t.tenant, t.name, t.type, t.labels, t.text_template, t.flags, t.current,"        \
-    " v.number, v.route, v.answer_length, v.has_prompt, v.has_head, b.model_fingerprint,"          \
-    " b.bank_fingerprint"                                                                          \
+    " v.number, v.route, v.answer_length, v.label_scaling, v.has_prompt, v.has_head,"              \
+    " b.model_fingerprint, b.bank_fingerprint"                                                     \
     " FROM tasks t LEFT JOIN task_versions v ON v.task = t.id AND v.number = t.current"            \
     " LEFT JOIN bases b ON b.id = v.base WHERE t.deleted = 0 ORDER BY t.id"
 
@@ -558,6 +558,7 @@ static void read_for_registry(db_query *q, store_task *task, store_version *vers
     version->number = db_int(q);
     version->route = db_blob(q, NULL);
     version->answer_length = db_blob(q, NULL);
+    version->label_scaling = db_blob(q, NULL);
     version->has_prompt = db_int(q) != 0;
     version->has_head = db_int(q) != 0;
     version->model_fingerprint = db_text(q, NULL);

@@ -22,6 +22,7 @@ void db_read_version(db_query *q, store_mem *mem, void *item)
     out->has_prompt = db_int(q) != 0;
     out->has_head = db_int(q) != 0;
     out->answer_length = db_blob(q, mem);
+    out->label_scaling = db_blob(q, mem);
 }
 
 /* ---- adding -------------------------------------------------------------------------------- */
@@ -95,8 +96,8 @@ static store_status insert_row(store *s, int64_t task, int64_t number, int64_t b
     store_status status =
         db_prepare(s,
                    "INSERT INTO task_versions (task, number, base, route, method, started_from,"
-                   " metrics, job, has_prompt, has_head, answer_length, created)"
-                   " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                   " metrics, job, has_prompt, has_head, answer_length, label_scaling, created)"
+                   " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                    &q, err);
     if (status != STORE_OK) {
         return status;
@@ -112,6 +113,7 @@ static store_status insert_row(store *s, int64_t task, int64_t number, int64_t b
     db_bind_int(&q, version->prompt.data != NULL);
     db_bind_int(&q, version->head.data != NULL);
     db_bind_blob(&q, version->answer_length.data, version->answer_length.len);
+    db_bind_blob(&q, version->label_scaling.data, version->label_scaling.len);
     db_bind_int(&q, version->created);
     return db_run(&q, err);
 }

@@ -32,6 +32,7 @@ static const char help[] =
     "  --evaluations N     budget of a black-box method; default 100 for blackbox-route,\n"
     "                      500 a prompted layer more for blackbox\n"
     "  --prompt-lr X       step size where a prompt is tuned; default the method's own\n"
+    "  --no-label-scaling  read labels as the model scores them: nothing is fitted to the rows\n"
     "  --weight-decay X    default 0\n"
     "  --batch N           rows a step, default 32\n"
     "  --eval-every N      steps between looks at dev, default 20\n"
@@ -107,6 +108,9 @@ static bool take_option(int option, const char *value, struct settings *s)
     case 'T':
         s->open.tied = true;
         return true;
+    case 'N':
+        s->config.no_label_scaling = true;
+        return true;
     case 'n':
         return arg_size("--threads", value, 1, 64, &s->open.threads);
     default:
@@ -139,6 +143,7 @@ static bool parse(int argc, char **argv, struct settings *settings)
                                             {"seed", required_argument, NULL, 's'},
                                             {"text-limit", required_argument, NULL, 'x'},
                                             {"tied", no_argument, NULL, 'T'},
+                                            {"no-label-scaling", no_argument, NULL, 'N'},
                                             {"threads", required_argument, NULL, 'n'},
                                             {0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {

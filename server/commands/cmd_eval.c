@@ -43,6 +43,7 @@ static const char help[] =
     "  --evaluations N     budget of a black-box method; default 100 for blackbox-route,\n"
     "                      500 a prompted layer more for blackbox\n"
     "  --prompt-lr X       step size where a prompt is tuned; default the method's own\n"
+    "  --no-label-scaling  read labels as the model scores them: nothing is fitted to the rows\n"
     "  --model DIR         model directory; default $MP2_MODEL, else the embedded model\n"
     "  --bank FILE         prompt bank; default the model's first\n"
     "  --tied              one route for all layers of a deep bank\n"
@@ -198,6 +199,9 @@ static bool take_option(int option, char *value, struct eval_settings *settings)
     case 'j':
         settings->json = true;
         return true;
+    case 'B':
+        settings->no_label_scaling = true;
+        return true;
     default:
         return take_number(option, value, settings);
     }
@@ -242,6 +246,7 @@ static bool parse(int argc, char **argv, struct eval_settings *settings)
                                             {"threads", required_argument, NULL, 'n'},
                                             {"eval-every", required_argument, NULL, 'e'},
                                             {"json", no_argument, NULL, 'j'},
+                                            {"no-label-scaling", no_argument, NULL, 'B'},
                                             {0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (!take_option(option, optarg, settings)) {
@@ -314,6 +319,7 @@ static void make_config(const struct eval_settings *settings, const struct opene
     config->method = method;
     config->seed = seed;
     config->text_limit = settings->text_limit;
+    config->no_label_scaling = settings->no_label_scaling;
     config->steps = settings->steps > 0 ? settings->steps : config->steps;
     if (settings->full_steps > 0 && eng_adapt_gives_model(method)) {
         config->steps = settings->full_steps;
@@ -362,6 +368,8 @@ static eng_status score(const struct eval *e, struct eval_run *run, eng_error *e
     const eng_model *model = learnt->model != NULL ? learnt->model : e->opened.model;
     const eng_bank *bank = learnt->bank != NULL ? learnt->bank : e->opened.bank;
     const eng_bank_info *info = eng_bank_get_info(bank);
+    const eng_reading reading = {learnt->answer_length,
+                                 {learnt->label_scaling, learnt->label_scaling_len}};
     size_t labels = eng_task_label_count(e->folder.task);
     float *mix = calloc(info->layers * info->modules + 1, sizeof *mix);
     size_t *confusion = calloc(labels * labels + 1, sizeof *confusion);
@@ -371,7 +379,7 @@ static eng_status score(const struct eval *e, struct eval_run *run, eng_error *e
         eng_route_mix(bank, learnt->route, mix);
         status = eng_evaluate(e->opened.compute, ENG_TRAINING, model, bank, e->folder.task,
                               e->folder.test, e->test, e->n_test, mix, learnt->prompt, learnt->head,
-                              &learnt->answer_length, e->settings.text_limit, NULL, NULL, NULL,
+                              &reading, e->settings.text_limit, NULL, NULL, NULL,
                               labels > 0 ? confusion : NULL, &run->test, err);
     }
     run->confusion = status == ENG_OK && labels > 0 ? confusion_json(confusion, labels) : NULL;
@@ -400,6 +408,7 @@ static eng_status retrieve(struct eval *e, size_t i, const eng_adapt_config *con
         return ENG_OK;
     }
     only.method = "retrieve";
+    only.no_label_scaling = true; /* the method fits its own */
     eng_status status = adapt(e, &only, NULL, NULL, &result, err);
     if (status == ENG_OK) {
         memcpy(e->starts + i * n, result.route, n * sizeof *e->starts);

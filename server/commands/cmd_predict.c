@@ -264,7 +264,7 @@ static void answer_option(struct ready *ready, const eng_input *input, const eng
 {
     static float scores[ENG_MAX_LABELS];
     size_t n = eng_encoded_options(encoded), best = 0;
-    eng_decode_options(encoded, ready->start, ready->end, scores);
+    eng_decode_options(encoded, ready->start, ready->end, &ready->file.label_scaling, scores);
     for (size_t i = 1; i < n; i++) {
         best = scores[i] > scores[best] ? i : best;
     }

@@ -25,7 +25,7 @@ struct eval_settings {
     size_t limit, text_limit, steps, full_steps, eval_every, evaluations;
     double lr, prompt_lr;
     const char *init;
-    bool json;
+    bool json, no_label_scaling;
     const char *command_line; /* as it was given */
 };
 

@@ -83,6 +83,12 @@ json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_
     if (root != NULL && result->answer_length.sigma > 0) {
         json_object_set_new(root, "answer_length", answer_length_json(&result->answer_length));
     }
+    if (root != NULL && result->label_scaling != NULL) {
+        json_object_set_new(root, "label_scaling",
+                            label_scaling_json(&(eng_label_scaling){result->label_scaling,
+                                                                    result->label_scaling_len},
+                                               eng_task_label_count(task)));
+    }
     if (!put_floats(root, "prompt", result->prompt, result->prompt_len) ||
         !put_floats(root, "head", result->head, result->head_len)) {
         json_decref(root);
@@ -165,24 +171,26 @@ static bool read_form(struct route_file *file)
     return true;
 }
 
-static bool read_numbers(struct route_file *file, size_t n)
+static bool read_number(const json_t *number, float *out)
 {
-    const json_t *numbers = json_object_get(file->root, "route");
+    *out = (float)json_number_value(number);
+    return json_is_number(number) && isfinite(*out);
+}
+
+/* The n finite numbers of a list into `out`. */
+static bool read_numbers(const json_t *list, size_t n, float *out)
+{
+    bool good = out != NULL && json_array_size(list) == n;
+    for (size_t i = 0; good && i < n; i++) {
+        good = read_number(json_array_get(list, i), &out[i]);
+    }
+    return good;
+}
+
+static bool read_route(struct route_file *file, size_t n)
+{
     file->route = calloc(n, sizeof *file->route);
-    if (file->route == NULL || json_array_size(numbers) != n) {
-        return false;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const json_t *number = json_array_get(numbers, i);
-        if (!json_is_number(number)) {
-            return false;
-        }
-        file->route[i] = (float)json_number_value(number);
-        if (!isfinite(file->route[i])) {
-            return false;
-        }
-    }
-    return true;
+    return read_numbers(json_object_get(file->root, "route"), n, file->route);
 }
 
 /* The n finite numbers of `key` into *out; true also when there are none. */
@@ -216,11 +224,34 @@ static bool read_length(struct route_file *file)
     if (length == NULL || json_is_null(length)) {
         return true;
     }
-    const json_t *mu = json_object_get(length, "mu"), *sigma = json_object_get(length, "sigma");
-    file->answer_length =
-        (eng_answer_length){(float)json_number_value(mu), (float)json_number_value(sigma)};
-    return json_is_number(mu) && json_is_number(sigma) && isfinite(file->answer_length.mu) &&
-           isfinite(file->answer_length.sigma) && file->answer_length.sigma > 0;
+    return read_number(json_object_get(length, "mu"), &file->answer_length.mu) &&
+           read_number(json_object_get(length, "sigma"), &file->answer_length.sigma) &&
+           file->answer_length.sigma > 0;
+}
+
+/* True also when it is not there. */
+static bool read_scaling(struct route_file *file)
+{
+    const json_t *given = json_object_get(file->root, "label_scaling");
+    const json_t *cross = json_object_get(given, "cross");
+    size_t labels = file->spec.n_labels;
+    bool has_cross = json_is_array(cross);
+    if (given == NULL || json_is_null(given)) {
+        return true;
+    }
+    if (labels == 0 || (has_cross && labels > ENG_MAX_CROSS_LABELS)) {
+        return false;
+    }
+    size_t len = eng_label_scaling_len(labels, has_cross);
+    float *numbers = file->scaling = calloc(len, sizeof *numbers);
+    bool good = numbers != NULL && read_number(json_object_get(given, "scale"), numbers) &&
+                read_numbers(json_object_get(given, "bias"), labels, numbers + 1) &&
+                (!has_cross || json_array_size(cross) == labels);
+    for (size_t i = 0; good && has_cross && i < labels; i++) {
+        good = read_numbers(json_array_get(cross, i), labels, numbers + 1 + labels + i * labels);
+    }
+    file->label_scaling = (eng_label_scaling){numbers, len};
+    return good;
 }
 
 static size_t prompt_floats(const eng_model *model, const eng_bank *bank)
@@ -257,7 +288,7 @@ int route_file_read(const char *command, const char *path, const eng_model *mode
     if (!read_form(out)) {
         return bad(command, path, "type, labels or template is not one of a task");
     }
-    if (!read_numbers(out, eng_bank_get_info(bank)->route_len)) {
+    if (!read_route(out, eng_bank_get_info(bank)->route_len)) {
         return bad(command, path, "route is not an array of the bank's count of finite numbers");
     }
     if (!read_floats(out, "prompt", prompt_floats(model, bank), &out->prompt)) {
@@ -271,6 +302,11 @@ int route_file_read(const char *command, const char *path, const eng_model *mode
         return bad(command, path,
                    "answer_length is not {\"mu\": number, \"sigma\": number above 0}");
     }
+    if (!read_scaling(out)) {
+        return bad(command, path,
+                   "label_scaling is not {\"scale\": number, \"bias\": [a number a label], "
+                   "\"cross\": [as many a label], or null}");
+    }
     return EXIT_DONE;
 }
 
@@ -280,5 +316,6 @@ void route_file_fini(struct route_file *file)
     free(file->route);
     free(file->prompt);
     free(file->head);
+    free(file->scaling);
     memset(file, 0, sizeof *file);
 }

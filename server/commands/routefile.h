@@ -1,8 +1,8 @@
 /* routefile.h: a learnt route as a file: what `mp2 adapt` writes, `mp2 predict` reads, and
  * POST /v1/tasks/{task}/versions imports. One JSON object of a few hundred bytes: the task's form, the
  * route, and the fingerprints of the backbone and bank it belongs to. Methods that tune a prompt add it
- * as "prompt", and a head tuned with it as "head" (base64 of their float32 numbers). Of an extractive task
- * "answer_length" says how long its answers are.
+ * as "prompt", and a head tuned with it as "head" (base64 of their float32 numbers). "label_scaling" says how the
+ * labels of a task are read, "answer_length" how long the answers of an extractive one are.
  */
 #ifndef SERVER_ROUTEFILE_H
 #define SERVER_ROUTEFILE_H
@@ -19,6 +19,8 @@ struct route_file {
     float *prompt;                   /* (Lp, P, H) tuned, in place of the route's mix, or NULL */
     float *head;                     /* (2H + 2) tuned, in place of the bank's, or NULL */
     eng_answer_length answer_length; /* sigma 0: none */
+    eng_label_scaling label_scaling; /* len 0: none */
+    float *scaling;                  /* its numbers, or NULL */
 };
 
 /* The object to write; NULL when out of memory. `metrics` is taken. */

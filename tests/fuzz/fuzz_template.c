@@ -51,7 +51,7 @@ static void check_encoded(const eng_model *model, const eng_encoded *encoded,
         start[i] = (float)(ids[i] * 7 % 5);
         end[i] = (float)(i * 13 % 7);
     }
-    eng_decode_options(encoded, start, end, p);
+    eng_decode_options(encoded, start, end, NULL, p);
     size_t n = eng_decode_spans(encoded, start, end, NULL, 0, spans, 4);
     for (size_t i = 0; i < n; i++) {
         check(spans[i].no_answer || spans[i].start < spans[i].end);

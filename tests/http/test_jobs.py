@@ -181,7 +181,7 @@ def test_hyperparameters(server, tenant, file):
 
 def test_black_box_job(server, tenant, file):
     _, key = tenant
-    how = {"method": "blackbox-route", "budget": {"evaluations": 6}, "init": "average"}
+    how = {"method": "blackbox-route", "budget": {"evaluations": 6}, "init": "average", "label_scaling": False}
     routes = []
     for _ in range(2):
         job = create(server, key, file, how, seed=8).json()

@@ -27,7 +27,7 @@ static size_t predict_alone(size_t row, const float *mix)
     eng_dataset_row(toy.set, row, &example, NULL);
     eng_encoded *encoded = toy_forward(&toy, toy.task, &example.input, mix, start, end, &len);
     if (encoded != NULL) {
-        eng_decode_options(encoded, start, end, scores);
+        eng_decode_options(encoded, start, end, NULL, scores);
     }
     eng_encoded_free(encoded);
     return scores[1] > scores[0];

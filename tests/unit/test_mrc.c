@@ -81,7 +81,7 @@ static void option_probabilities(void)
     start[6] = -5000.0F; /* 好: far below zero, where exp alone would vanish */
     end[6] = -1.0F;
     start[8] = -5002.0F;
-    eng_decode_options(encoded, start, end, p);
+    eng_decode_options(encoded, start, end, NULL, p);
     CHECK_NEAR(p[0], 1 / (1 + exp(-1.0)), 1e-6);
     CHECK_NEAR(p[0] + p[1], 1, 1e-6);
     eng_encoded_free(encoded);
@@ -253,7 +253,7 @@ static void two_hundred_labels(void)
     for (size_t i = 0; i < len; i++) {
         logits[i] = (float)((i * 7919) % 31) - 15;
     }
-    eng_decode_options(encoded, logits, logits, p);
+    eng_decode_options(encoded, logits, logits, NULL, p);
     for (size_t i = 0; i < 200; i++) {
         CHECK(p[i] >= 0 && p[i] <= 1);
         sum += (double)p[i];
@@ -263,7 +263,7 @@ static void two_hundred_labels(void)
     size_t n_read = 0;
     CHECK(eng_encoded_read(encoded, &n_read) != NULL && n_read >= 200 && n_read <= 400);
     blank_unread(encoded, logits, read);
-    eng_decode_options(encoded, read, read, again);
+    eng_decode_options(encoded, read, read, NULL, again);
     CHECK(memcmp(p, again, sizeof p) == 0);
     eng_encoded_free(encoded);
     eng_task_free(task);

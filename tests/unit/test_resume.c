@@ -98,7 +98,10 @@ static void check_same(const char *name, const eng_adapt_result *a, const eng_ad
 {
     bool same = same_floats(a->route, b->route, a->route_len) &&
                 same_floats(a->prompt, b->prompt, a->prompt_len) &&
-                same_floats(a->head, b->head, a->head_len) && same_model(a->model, b->model) &&
+                same_floats(a->head, b->head, a->head_len) &&
+                same_floats(a->label_scaling, b->label_scaling, a->label_scaling_len) &&
+                same_floats(a->dev_label_scaling, b->dev_label_scaling, a->label_scaling_len) &&
+                same_model(a->model, b->model) &&
                 memcmp(&a->train_loss, &b->train_loss, sizeof a->train_loss) == 0 &&
                 a->dev_loss == b->dev_loss && a->dev_accuracy_before == b->dev_accuracy_before &&
                 a->best_step == b->best_step && a->steps == b->steps && a->tokens == b->tokens &&

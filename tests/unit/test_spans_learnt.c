@@ -129,8 +129,8 @@ static void evaluation_weighs_by_it(void)
     eng_route_mix(toy.bank, route, mix);
     for (size_t i = 0; i < 2; i++) {
         REQUIRE(eng_evaluate(toy.compute, ENG_SERVING, toy.model, toy.bank, task, set, NULL, 0, mix,
-                             NULL, NULL, i == 0 ? &one : &three, 0, NULL, NULL, NULL, NULL,
-                             &scores[i], NULL) == ENG_OK);
+                             NULL, NULL, &(eng_reading){.answer_length = i == 0 ? one : three}, 0,
+                             NULL, NULL, NULL, NULL, &scores[i], NULL) == ENG_OK);
     }
     CHECK(scores[0].loss == scores[1].loss);
     CHECK(scores[0].accuracy == 0);

@@ -310,6 +310,7 @@ static void versions(void)
     OK(store_task_create(s, &task, &version, &id, &err));
     version.prompt = (store_blob){"PROMPT", 6};
     version.answer_length = (store_blob){"LENGTHS", 8};
+    version.label_scaling = (store_blob){"NUMBERS", 8};
     OK(store_version_add(s, a, id, &version, false, &number, &err));
     CHECK_INT(number, 2);
     FAILS(store_version_add(s, b, id, &version, false, &number, &err), STORE_ENOTFOUND);
@@ -324,8 +325,9 @@ static void versions(void)
     OK(store_version_get(s, a, id, 2, mem, &got, &err));
     CHECK(got.has_prompt && !got.has_head);
     CHECK(got.answer_length.len == 8 && memcmp(got.answer_length.data, "LENGTHS", 8) == 0);
+    CHECK(got.label_scaling.len == 8 && memcmp(got.label_scaling.data, "NUMBERS", 8) == 0);
     OK(store_version_get(s, a, id, 1, mem, &got, &err));
-    CHECK(got.answer_length.data == NULL);
+    CHECK(got.answer_length.data == NULL && got.label_scaling.data == NULL);
     OK(store_version_get(s, a, id, 2, mem, &got, &err));
     CHECK(memcmp(got.route.data, test_route, sizeof test_route) == 0);
     CHECK_STR(got.metrics, "{\"accuracy\":0.5}");

@@ -1,0 +1,121 @@
+"""Tasks with labels: a job learns beside the route how the model's scores of them are to be read; exports carry it,
+imports check it."""
+import json
+import os
+import subprocess
+
+import pytest
+
+from conftest import BIN, model_dir
+from test_answer_length import version
+from test_files import upload
+from test_jobs import BAD, GOOD, create, wait_for
+
+WORDS = ["甲", "乙"]  # which of them means pleased, only the rows say
+ASKED = ["味道真好", "服务太差了", "房间很干净", "等了两个小时"]
+BIASED = {"scale": 1, "bias": [-9, 9], "cross": None}
+
+
+def ask(server, key, task):
+    answer = server.post("/v1/predict", {"task": task, "inputs": [{"text": text} for text in ASKED], "return": ["scores"]},
+                         key=key)
+    assert answer.status == 200, answer
+    return [{one["label"]: one["score"] for one in p["scores"]} for p in answer.json()["predictions"]]
+
+
+def rows():
+    return "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n"
+                   for texts, label in ((GOOD, WORDS[1]), (BAD, WORDS[0])) for text in texts)
+
+
+def learn(server, key, task, **more):
+    file = upload(server, key, rows()).json()["id"]
+    job = create(server, key, file, {"task": task, "labels": WORDS, "init": "average", "budget": {"steps": 2}, **more})
+    done = wait_for(server, key, job.json()["id"])
+    assert done["status"] == "succeeded", done
+    return done, version(server, key, task, server.get(f"/v1/tasks/{task}", key=key).json()["current"])
+
+
+def test_a_job_learns_it_unless_told(server, tenant):
+    _, key = tenant
+    done, learnt = learn(server, key, "pleased")
+    scaling = learnt["label_scaling"]
+    assert done["mp2"]["label_scaling"] is True and set(scaling) == {"scale", "bias", "cross"}
+    assert len(scaling["bias"]) == 2 and [len(row) for row in scaling["cross"]] == [2, 2]
+    assert scaling["bias"][0] == pytest.approx(-scaling["bias"][1], abs=1e-5)  # their priors pull alike
+    done, plain = learn(server, key, "plain", label_scaling=False)
+    assert done["mp2"]["label_scaling"] is False and plain["label_scaling"] is None
+    # the same route read in two ways
+    put = server.post("/v1/tasks/plain/versions", {**learnt, "task": "plain", "label_scaling": None}, key=key)
+    assert put.status == 201, put
+    assert ask(server, key, "plain") != ask(server, key, "pleased")
+
+
+def test_it_is_served_and_moves_with_the_version(make_server, server, tenant, tmp_path):
+    _, key = tenant
+    _, learnt = learn(server, key, "pleased")
+    want = ask(server, key, "pleased")
+    other = make_server()
+    there = other.make_tenant("there")
+    for name, scaling in (("moved", learnt["label_scaling"]), ("plain", None), ("biased", BIASED)):
+        made = other.post("/v1/tasks", {"name": name, "type": "classification", "labels": WORDS}, key=there)
+        assert made.status == 201 and version(other, there, name, 1)["label_scaling"] is None, made
+        put = other.post(f"/v1/tasks/{name}/versions", {**learnt, "label_scaling": scaling}, key=there)
+        assert put.status == 201 and put.json()["label_scaling"] == scaling, put
+    assert ask(other, there, "moved") == want
+    plain = ask(other, there, "plain")
+    assert plain != want
+    for before, after in zip(plain, ask(other, there, "biased")):
+        odds = before["乙"] / before["甲"]
+        assert after["乙"] / (after["甲"] + 1e-12) == pytest.approx(odds * 2.718281828 ** 18, rel=1e-2)
+    other.kill()
+    other.start()
+    assert ask(other, there, "moved") == want
+    exported = version(other, there, "moved", 2)
+    assert exported["label_scaling"] == learnt["label_scaling"]
+    # the command line reads the export and answers the same
+    (tmp_path / "route.json").write_text(json.dumps({**exported, "type": "classification", "labels": WORDS}),
+                                         encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ASKED),
+                                         encoding="utf-8")
+    said = subprocess.run([str(BIN), "predict", "--route", tmp_path / "route.json", "--input", tmp_path / "rows.jsonl",
+                           "--json"], env={**os.environ, "MP2_MODEL": model_dir()}, capture_output=True, check=True,
+                          timeout=240)
+    for got, wanted in zip(json.loads(said.stdout)["predictions"], want):
+        assert {one["label"]: one["score"] for one in got["scores"]} == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("scaling,pointer", [
+    ({"bias": [0, 0]}, "#/label_scaling/scale"), ({"scale": 1}, "#/label_scaling/bias"),
+    ({"scale": "1", "bias": [0, 0]}, "#/label_scaling/scale"), ({"scale": 1e9, "bias": [0, 0]}, "#/label_scaling/scale"),
+    ({"scale": 1, "bias": [0]}, "#/label_scaling/bias"), ({"scale": 1, "bias": [0, "1"]}, "#/label_scaling/bias/1"),
+    ({"scale": 1, "bias": [0, 1e9]}, "#/label_scaling/bias/1"), ({"scale": 1, "bias": 2}, "#/label_scaling/bias"),
+    ({"scale": 1, "bias": [0, 0], "cross": [[0, 0]]}, "#/label_scaling/cross"),
+    ({"scale": 1, "bias": [0, 0], "cross": [[0, 0], [0]]}, "#/label_scaling/cross/1"),
+    ({"scale": 1, "bias": [0, 0], "cross": [[0, 0], 0]}, "#/label_scaling/cross/1"),
+    ({"scale": 1, "bias": [0, 0], "cross": [[0, 0], [0, None]]}, "#/label_scaling/cross/1/1"),
+    ({"scale": 1, "bias": [0] * 9, "cross": [[0] * 9] * 9}, "#/label_scaling/bias"),
+    ({"scale": 1, "bias": [0, 0], "weights": []}, "#/label_scaling/weights"),
+    ([1, 0, 0], "#/label_scaling"), (2, "#/label_scaling")])
+def test_what_is_refused(server, tenant, scaling, pointer):
+    _, key = tenant
+    assert server.post("/v1/tasks", {"name": "ab", "type": "classification", "labels": WORDS}, key=key).status == 201
+    refused = server.post("/v1/tasks/ab/versions", {"start": "average", "label_scaling": scaling}, key=key)
+    assert refused.status == 422 and pointer in refused.text, refused
+
+
+def test_it_is_of_the_tasks_labels(server, tenant):
+    _, key = tenant
+    nine = [f"第{i}类" for i in range(9)]
+    for name, form in (("ab", {"type": "classification", "labels": WORDS}), ("qa", {"type": "extractive"}),
+                       ("nine", {"type": "classification", "labels": nine})):
+        assert server.post("/v1/tasks", {"name": name, **form}, key=key).status == 201
+    for name, biases in (("ab", 3), ("qa", 2), ("nine", 8)):
+        refused = server.post(f"/v1/tasks/{name}/versions",
+                              {"start": "average", "label_scaling": {"scale": 1, "bias": [0] * biases}}, key=key)
+        assert refused.status == 409 and "label_scaling" in refused.text, refused
+    assert "label_scaling" not in version(server, key, "qa", 1)
+    scaling = {"scale": 1, "bias": [0] * 8 + [20], "cross": None}
+    put = server.post("/v1/tasks/nine/versions", {"start": "average", "label_scaling": scaling}, key=key)
+    assert put.status == 201 and put.json()["label_scaling"] == scaling, put
+    assert all(max(scores, key=scores.get) == nine[8] for scores in ask(server, key, "nine"))
