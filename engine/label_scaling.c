@@ -38,6 +38,13 @@ size_t eng_label_scaling_len(size_t labels, bool cross)
     return 1 + labels + (cross ? labels * labels : 0);
 }
 
+bool eng_label_scaling_fits(size_t len, size_t labels)
+{
+    return labels > 0 &&
+           (len == eng_label_scaling_len(labels, false) ||
+            (len == eng_label_scaling_len(labels, true) && labels <= ENG_MAX_CROSS_LABELS));
+}
+
 size_t label_scaling_len(size_t labels)
 {
     return eng_label_scaling_len(labels, labels <= ENG_MAX_CROSS_LABELS);

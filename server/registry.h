@@ -72,7 +72,9 @@ typedef struct reg_publication {
     eng_answer_length answer_length; /* sigma 0: none */
     eng_label_scaling label_scaling; /* len 0: none */
     bool has_prompt, has_head;       /* the version has a tuned prompt, a tuned head */
-    const struct version *like; /* inline only: compute with the tuned parts of this one, or NULL */
+    /* inline only, or NULL: compute with the tuned parts of this one, and read labels as it does where they
+     * are its own in whatever order */
+    const struct version *like;
     const char *model_fingerprint, *bank_fingerprint; /* NULL: the model and first bank here */
 } reg_publication;
 

@@ -86,9 +86,7 @@ static eng_label_scaling stored_scaling(const store_version *version, size_t lab
 {
     size_t len = 0;
     *numbers = version->label_scaling.len > 0 ? copy_floats(version->label_scaling, &len) : NULL;
-    bool sound = *numbers != NULL && labels > 0 &&
-                 (len == eng_label_scaling_len(labels, false) ||
-                  (len == eng_label_scaling_len(labels, true) && labels <= ENG_MAX_CROSS_LABELS));
+    bool sound = *numbers != NULL && eng_label_scaling_fits(len, labels);
     for (size_t i = 0; sound && i < len; i++) {
         sound = isfinite((*numbers)[i]);
     }

@@ -379,23 +379,64 @@ static size_t version_bytes(const struct version *version)
     return is_tuned(version) ? tuned_at(version) + sizeof(struct tuned) : untuned_bytes(version);
 }
 
-/* How answers are read: of spans the two numbers of their length, of labels their scaling; borrowed. */
-static const float *reading_of(const reg_publication *pub, size_t *len)
+/* Whether the spec has the form's labels, in whatever order; where each of them stands in the form.
+ *   places (labels) overwritten, or NULL */
+static bool places_in(const struct form *form, const eng_task_spec *spec, size_t *places)
 {
-    const eng_label_scaling *scaling = &pub->label_scaling;
-    size_t labels = pub->spec->n_labels;
-    *len = 0;
+    for (size_t j = 0; j < spec->n_labels; j++) {
+        size_t at = 0;
+        while (at < form->n_labels && !same_text(form->labels[at], spec->labels[j])) {
+            at++;
+        }
+        if (at == form->n_labels) {
+            return false;
+        }
+        if (places != NULL) {
+            places[j] = at;
+        }
+    }
+    return form->n_labels == spec->n_labels; /* labels are distinct */
+}
+
+/* Numbers that say how answers are read: of spans the two of their length, of labels their scaling. */
+static size_t reading_len(const reg_publication *pub)
+{
+    size_t labels = pub->spec->n_labels, len = pub->label_scaling.len;
     if (pub->spec->type == ENG_EXTRACTIVE && pub->answer_length.sigma > 0) {
-        *len = sizeof pub->answer_length / sizeof(float);
-        return &pub->answer_length.mu;
+        return sizeof pub->answer_length / sizeof(float);
     }
-    if (labels > 0 &&
-        (scaling->len == eng_label_scaling_len(labels, false) ||
-         (scaling->len == eng_label_scaling_len(labels, true) && labels <= ENG_MAX_CROSS_LABELS))) {
-        *len = scaling->len;
-        return scaling->numbers;
+    if (pub->like != NULL) {
+        len =
+            places_in(pub->like->form, pub->spec, NULL) ? version_label_scaling(pub->like).len : 0;
     }
-    return NULL;
+    return eng_label_scaling_fits(len, labels) ? len : 0;
+}
+
+/* Place j of the scaling of `like` is the label that the spec has there.   out (len) overwritten */
+static void copy_scaling_like(const reg_publication *pub, float *out)
+{
+    size_t labels = pub->spec->n_labels, places[ENG_MAX_LABELS];
+    const eng_label_scaling from = version_label_scaling(pub->like);
+    const float *bias = from.numbers + 1, *cross = bias + labels;
+    (void)places_in(pub->like->form, pub->spec, places);
+    out[0] = from.numbers[0];
+    for (size_t j = 0; j < labels; j++) {
+        out[1 + j] = bias[places[j]];
+        for (size_t c = 0; c < labels && from.len > 1 + labels; c++) {
+            out[1 + labels + j * labels + c] = cross[places[j] * labels + places[c]];
+        }
+    }
+}
+
+static void copy_reading(const reg_publication *pub, size_t len, float *out)
+{
+    if (pub->spec->type == ENG_EXTRACTIVE) {
+        memcpy(out, &pub->answer_length, sizeof pub->answer_length);
+    } else if (pub->like != NULL) {
+        copy_scaling_like(pub, out);
+    } else {
+        memcpy(out, pub->label_scaling.numbers, len * sizeof *out);
+    }
 }
 
 eng_status version_new(struct registry *registry, const reg_publication *pub, struct version **out,
@@ -410,8 +451,7 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     if (status != ENG_OK) {
         return status;
     }
-    size_t reading_len = 0;
-    const float *reading = reading_of(pub, &reading_len);
+    size_t read_by = reading_len(pub);
     struct form_node *form = intern_form(registry, pub->spec, base->bank);
     if (form == NULL) {
         return fault_nomem(err, "task");
@@ -423,7 +463,7 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
         .route_len = (uint32_t)pub->route_len,
         .has_prompt = pub->like != NULL ? pub->like->has_prompt : pub->has_prompt,
         .has_head = pub->like != NULL ? pub->like->has_head : pub->has_head,
-        .reading_len = (uint16_t)reading_len};
+        .reading_len = (uint16_t)read_by};
     size_t bytes = version_bytes(&like);
     struct version_node *node = calloc(1, bytes);
     if (node == NULL) {
@@ -435,8 +475,8 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     if (pub->route_len > 0) {
         memcpy(node->version.route, pub->route, pub->route_len * sizeof(float));
     }
-    if (reading_len > 0) {
-        memcpy(node->version.route + pub->route_len, reading, reading_len * sizeof(float));
+    if (read_by > 0) {
+        copy_reading(pub, read_by, node->version.route + pub->route_len);
     }
     if (is_tuned(&node->version)) {
         *version_tuned(&node->version) = (struct tuned){.tenant = pub->tenant, .task = pub->task};

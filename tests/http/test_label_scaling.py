@@ -16,9 +16,9 @@ ASKED = ["味道真好", "服务太差了", "房间很干净", "等了两个小�
 BIASED = {"scale": 1, "bias": [-9, 9], "cross": None}
 
 
-def ask(server, key, task):
-    answer = server.post("/v1/predict", {"task": task, "inputs": [{"text": text} for text in ASKED], "return": ["scores"]},
-                         key=key)
+def ask(server, key, task, texts=tuple(ASKED)):
+    answer = server.post("/v1/predict", {"task": task, "inputs": [{"text": text} for text in texts],
+                                         "return": ["scores"]}, key=key)
     assert answer.status == 200, answer
     return [{one["label"]: one["score"] for one in p["scores"]} for p in answer.json()["predictions"]]
 
@@ -28,9 +28,10 @@ def rows():
                    for texts, label in ((GOOD, WORDS[1]), (BAD, WORDS[0])) for text in texts)
 
 
-def learn(server, key, task, **more):
+def learn(server, key, task, validation_file=None, **more):
     file = upload(server, key, rows()).json()["id"]
-    job = create(server, key, file, {"task": task, "labels": WORDS, "init": "average", "budget": {"steps": 2}, **more})
+    job = create(server, key, file, {"task": task, "labels": WORDS, "init": "average", "budget": {"steps": 2}, **more},
+                 **({"validation_file": validation_file} if validation_file else {}))
     done = wait_for(server, key, job.json()["id"])
     assert done["status"] == "succeeded", done
     return done, version(server, key, task, server.get(f"/v1/tasks/{task}", key=key).json()["current"])
@@ -49,6 +50,28 @@ def test_a_job_learns_it_unless_told(server, tenant):
     put = server.post("/v1/tasks/plain/versions", {**learnt, "task": "plain", "label_scaling": None}, key=key)
     assert put.status == 201, put
     assert ask(server, key, "plain") != ask(server, key, "pleased")
+
+
+def test_the_report_is_of_rows_that_it_was_not_fitted_to(server, tenant):
+    _, key = tenant
+    dev = [(text, WORDS[0]) for text in GOOD + BAD] * 2 + [(GOOD[0], WORDS[1])]  # hardly ever the other label
+    file = upload(server, key, "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in dev))
+    done, _ = learn(server, key, "mostly", validation_file=file.json()["id"])
+    result = done["mp2"]["result"]
+    matrix = result["confusion"]["matrix"]
+    assert (matrix[0][0] + matrix[1][1]) / sum(map(sum, matrix)) == pytest.approx(result["accuracy"])
+    # what is published fits all rows, and so says that label more often
+    answers = [max(scores, key=scores.get) for scores in ask(server, key, "mostly", [text for text, _ in dev])]
+    assert sum(got == label for got, (_, label) in zip(answers, dev)) / len(dev) > result["accuracy"] + 0.1
+
+
+def test_own_labels_in_another_order_are_read_alike(server, tenant):
+    _, key = tenant
+    learn(server, key, "pleased")
+    for text, want in zip(ASKED, ask(server, key, "pleased")):
+        body = {"inputs": text, "parameters": {"candidate_labels": WORDS}}
+        got = server.post("/hf/pleased", body, key=key).json()
+        assert {one["label"]: one["score"] for one in got} == pytest.approx(want, abs=1e-6)
 
 
 def test_it_is_served_and_moves_with_the_version(make_server, server, tenant, tmp_path):
@@ -87,7 +110,8 @@ def test_it_is_served_and_moves_with_the_version(make_server, server, tenant, tm
 
 @pytest.mark.parametrize("scaling,pointer", [
     ({"bias": [0, 0]}, "#/label_scaling/scale"), ({"scale": 1}, "#/label_scaling/bias"),
-    ({"scale": "1", "bias": [0, 0]}, "#/label_scaling/scale"), ({"scale": 1e9, "bias": [0, 0]}, "#/label_scaling/scale"),
+    ({"scale": "1", "bias": [0, 0]}, "#/label_scaling/scale"),
+    ({"scale": 1e9, "bias": [0, 0]}, "#/label_scaling/scale"),
     ({"scale": 1, "bias": [0]}, "#/label_scaling/bias"), ({"scale": 1, "bias": [0, "1"]}, "#/label_scaling/bias/1"),
     ({"scale": 1, "bias": [0, 1e9]}, "#/label_scaling/bias/1"), ({"scale": 1, "bias": 2}, "#/label_scaling/bias"),
     ({"scale": 1, "bias": [0, 0], "cross": [[0, 0]]}, "#/label_scaling/cross"),
