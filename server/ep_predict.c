@@ -7,6 +7,7 @@
  */
 #include "server/ask.h"
 #include "server/endpoints.h"
+#include "server/reading.h"
 #include "server/tasks.h"
 
 #include <stdlib.h>
@@ -211,10 +212,19 @@ static void predict_inline(struct request *req, const json_t *task, struct asked
     eng_task_spec spec;
     struct version *version = NULL;
     eng_error err;
-    bool read = task_read_spec(req, task, at, &spec, problems);
+    bool read = task_read_spec(req, task, at, &spec, problems) &&
+                reading_read(req, task, at, &pub.answer_length, &pub.label_scaling, problems);
     read = task_read_route(req, task, at, registry_default_bank(registry), &pub.route,
                            &pub.route_len, problems) &&
            read;
+    if (pub.answer_length.sigma > 0 && spec.type != ENG_EXTRACTIVE) {
+        problem_add(problems, at, "answer_length", "is of extractive tasks, this one is of type %s",
+                    eng_task_type_name(spec.type));
+    }
+    if (pub.label_scaling.len > 0 && reading_labels(task) != spec.n_labels) {
+        problem_add(problems, at, "label_scaling", "is of %zu labels, this task has %zu",
+                    reading_labels(task), spec.n_labels);
+    }
     if (problems->count > 0) {
         reply_problems(req, problems);
         return;
@@ -254,8 +264,10 @@ static void predict_named(struct request *req, const json_t *body, struct asked 
     task_resolve(req, name, "#/task", ask_with, asked);
 }
 
-#define TASK_MEMBERS "type", "labels", "template", "may_have_no_answer", "route", "start"
-#define ASK_MEMBERS  "inputs", "top_k", "return"
+#define TASK_MEMBERS                                                                               \
+    "type", "labels", "template", "may_have_no_answer", "route", "start", "label_scaling",         \
+        "answer_length"
+#define ASK_MEMBERS "inputs", "top_k", "return"
 
 /* The object that holds the request's own task: the body itself, its member "task", or NULL. */
 static const json_t *find_inline(const json_t *body, struct asked *asked, struct problems *problems)

@@ -6,6 +6,7 @@
  * fingerprints, for a route means nothing anywhere else.
  */
 #include "server/endpoints.h"
+#include "server/reading.h"
 #include "server/task_call.h"
 #include "server/workers.h"
 
@@ -15,9 +16,6 @@
 #include <string.h>
 
 #define MAX_TUNED_TEXT (16u << 20) /* of a part in an answer */
-#define MAX_LOG_TOKENS 10          /* of answer_length: e^10 tokens */
-#define MAX_SCALING    1e6         /* of label_scaling, each number */
-#define LEAST_SIGMA    0.01
 
 /* ---- show ------------------------------------------------------------------------------------ */
 
@@ -200,10 +198,11 @@ static store_status check_reading(const struct task_call *call, size_t labels, s
                  call->task.type);
         return STORE_ESTATE;
     }
-    if (call->scaling_labels > 0 && call->scaling_labels != labels) {
+    size_t biases = reading_labels(call->body);
+    if (call->label_scaling.len > 0 && biases != labels) {
         snprintf(err->text, sizeof err->text,
-                 "label_scaling is of %zu labels, and \"%.64s\" has %zu", call->scaling_labels,
-                 call->name, labels);
+                 "label_scaling is of %zu labels, and \"%.64s\" has %zu", biases, call->name,
+                 labels);
         return STORE_ESTATE;
     }
     return STORE_OK;
@@ -330,86 +329,18 @@ static store_blob read_tuned(struct request *req, const json_t *body, const char
     return (store_blob){floats, bytes};
 }
 
-/* "answer_length": {"mu", "sigma"}, or null; into the version. */
-static void read_length(const json_t *body, struct task_call *call, struct problems *problems)
+/* How answers are read, into the version. */
+static void set_reading(struct task_call *call)
 {
-    static const char *const known[] = {"mu", "sigma", NULL};
-    json_t *length = NULL;
-    double mu = 0, sigma = 0;
-    if (json_is_null(json_object_get(body, "answer_length")) ||
-        !json_get_object(body, "#", "answer_length", JSON_OPTIONAL_FIELD, &length, problems)) {
-        return;
-    }
-    json_only(length, "#/answer_length", known, problems);
-    if (json_get_double(length, "#/answer_length", "mu", JSON_REQUIRED_FIELD, 0, MAX_LOG_TOKENS,
-                        &mu, problems) &&
-        json_get_double(length, "#/answer_length", "sigma", JSON_REQUIRED_FIELD, LEAST_SIGMA,
-                        MAX_LOG_TOKENS, &sigma, problems)) {
-        call->answer_length = (eng_answer_length){(float)mu, (float)sigma};
+    const eng_label_scaling *scaling = &call->label_scaling;
+    if (call->answer_length.sigma > 0) {
         call->version.answer_length =
             (store_blob){&call->answer_length, sizeof call->answer_length};
     }
-}
-
-/* "cross", (labels, labels) where it is given, behind the bias of `labels` numbers. */
-static void read_cross(struct request *req, const json_t *given, size_t labels, float *out,
-                       struct problems *problems)
-{
-    json_t *rows = NULL;
-    if (json_is_null(json_object_get(given, "cross")) ||
-        !json_get_array(given, "#/label_scaling", "cross", JSON_OPTIONAL_FIELD, labels, labels,
-                        &rows, problems)) {
-        return;
+    if (scaling->len > 0) {
+        call->version.label_scaling =
+            (store_blob){scaling->numbers, scaling->len * sizeof *scaling->numbers};
     }
-    for (size_t i = 0; i < labels; i++) {
-        char at[24];
-        snprintf(at, sizeof at, "%zu", i);
-        const json_t *row = json_array_get(rows, i);
-        if (json_array_size(row) != labels) {
-            problem_add(problems, "#/label_scaling/cross", at, "must be an array of %zu numbers",
-                        labels);
-            return;
-        }
-        const float *numbers =
-            task_read_numbers(req, row, "#/label_scaling/cross", at, MAX_SCALING, problems);
-        if (numbers != NULL) {
-            memcpy(out + i * labels, numbers, labels * sizeof *out);
-        }
-    }
-}
-
-/* "label_scaling": {"scale", "bias", "cross"}, or null; into the version. False: the arena is full. */
-static bool read_scaling(struct request *req, const json_t *body, struct task_call *call,
-                         struct problems *problems)
-{
-    static const char at[] = "#/label_scaling";
-    static const char *const known[] = {"scale", "bias", "cross", NULL};
-    json_t *given = NULL, *biases = NULL;
-    double scale = 1;
-    if (json_is_null(json_object_get(body, "label_scaling")) ||
-        !json_get_object(body, "#", "label_scaling", JSON_OPTIONAL_FIELD, &given, problems)) {
-        return true;
-    }
-    bool cross = json_is_array(json_object_get(given, "cross"));
-    json_only(given, at, known, problems);
-    json_get_double(given, at, "scale", JSON_REQUIRED_FIELD, -MAX_SCALING, MAX_SCALING, &scale,
-                    problems);
-    if (!json_get_array(given, at, "bias", JSON_REQUIRED_FIELD, 2,
-                        cross ? ENG_MAX_CROSS_LABELS : ENG_MAX_LABELS, &biases, problems)) {
-        return true;
-    }
-    size_t labels = json_array_size(biases), len = eng_label_scaling_len(labels, cross);
-    const float *bias = task_read_numbers(req, biases, at, "bias", MAX_SCALING, problems);
-    float *numbers = request_alloc(req, len * sizeof *numbers);
-    if (bias == NULL || numbers == NULL) {
-        return problems->count > 0;
-    }
-    numbers[0] = (float)scale;
-    memcpy(numbers + 1, bias, labels * sizeof *numbers);
-    read_cross(req, given, labels, numbers + 1 + labels, problems);
-    call->version.label_scaling = (store_blob){numbers, len * sizeof *numbers};
-    call->scaling_labels = labels;
-    return true;
 }
 
 static bool read_import(struct request *req, struct task_call *call)
@@ -429,8 +360,7 @@ static bool read_import(struct request *req, struct task_call *call)
                    info->layers * info->prompt_tokens * hidden * sizeof(float), &problems);
     store_blob head =
         read_tuned(req, body, "head", "has_head", (2 * hidden + 2) * sizeof(float), &problems);
-    read_length(body, call, &problems);
-    bool room = read_scaling(req, body, call, &problems);
+    bool room = reading_read(req, body, "#", &call->answer_length, &call->label_scaling, &problems);
     check_fingerprint(body, "model_fingerprint",
                       eng_model_get_info(registry_model(call->registry))->fingerprint, "backbone",
                       &problems);
@@ -457,6 +387,7 @@ static bool read_import(struct request *req, struct task_call *call)
         reply_no_memory(req);
         return false;
     }
+    set_reading(call);
     call->version.prompt = prompt;
     call->version.head = head;
     return true;

@@ -401,6 +401,18 @@ bool json_put(json_t *object, const char *key, json_t *value)
     return json_object_set_new(object, key, value) == 0;
 }
 
+json_t *json_floats(const float *numbers, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list != NULL && i < n; i++) {
+        if (json_array_append_new(list, json_real((double)numbers[i])) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
 json_t *json_text_or_null(const char *text)
 {
     return text != NULL ? json_string(text) : json_null();

@@ -83,6 +83,8 @@ const char *json_type_word(const json_t *value);
 char *json_text(const json_t *value, size_t *len);
 /* object[key] = value; takes `value`; false when anything is NULL or memory is out. Chains with &&. */
 bool json_put(json_t *object, const char *key, json_t *value);
+/* An array of n numbers. NULL: out of memory. */
+json_t *json_floats(const float *numbers, size_t n);
 /* A string, or null when text is NULL. */
 json_t *json_text_or_null(const char *text);
 /* Seconds since 1970 of a store time; null for 0. */

@@ -24,7 +24,7 @@ struct task_call {
     store_task task;
     store_version version;
     eng_answer_length answer_length; /* what `version` points at, of an import */
-    size_t scaling_labels;           /* that its label_scaling is of */
+    eng_label_scaling label_scaling; /* likewise; in the arena */
     store_task_change change;
     eng_task_spec spec;
     eng_text labels[ENG_MAX_LABELS];

@@ -3,6 +3,7 @@
 
 #include "server/fault.h"
 #include "server/log.h"
+#include "server/reading.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -489,50 +490,13 @@ json_t *task_json(const char *tenant, const store_task *task)
     return body;
 }
 
-static json_t *numbers_json(const float *numbers, size_t n)
-{
-    json_t *list = json_array();
-    for (size_t i = 0; list != NULL && i < n; i++) {
-        if (json_array_append_new(list, json_real((double)numbers[i])) != 0) {
-            json_decref(list);
-            list = NULL;
-        }
-    }
-    return list;
-}
-
 static json_t *route_json(const store_version *version)
 {
     size_t len = 0;
     float *route = copy_floats(version->route, &len);
-    json_t *list = route != NULL ? numbers_json(route, len) : NULL;
+    json_t *list = route != NULL ? json_floats(route, len) : NULL;
     free(route);
     return list;
-}
-
-/* (n, n) as an array of arrays. */
-static json_t *square_json(const float *numbers, size_t n)
-{
-    json_t *rows = json_array();
-    for (size_t i = 0; rows != NULL && i < n; i++) {
-        if (json_array_append_new(rows, numbers_json(numbers + i * n, n)) != 0) {
-            json_decref(rows);
-            rows = NULL;
-        }
-    }
-    return rows;
-}
-
-json_t *label_scaling_json(const eng_label_scaling *scaling, size_t labels)
-{
-    if (scaling->len == 0) {
-        return json_null();
-    }
-    const float *bias = scaling->numbers + 1;
-    bool cross = scaling->len > 1 + labels;
-    return json_pack("{s:f, s:o, s:o}", "scale", (double)scaling->numbers[0], "bias",
-                     numbers_json(bias, labels), "cross",
-                     cross ? square_json(bias + labels, labels) : json_null());
 }
 
 static json_t *stored_scaling_json(const store_task *task, const store_version *version)
@@ -545,13 +509,6 @@ static json_t *stored_scaling_json(const store_task *task, const store_version *
     json_decref(list);
     free(numbers);
     return shown;
-}
-
-json_t *answer_length_json(const eng_answer_length *length)
-{
-    return length->sigma > 0
-               ? json_pack("{s:f, s:f}", "mu", (double)length->mu, "sigma", (double)length->sigma)
-               : json_null();
 }
 
 json_t *version_json(const char *tenant, const char *base, const store_task *task,

@@ -52,10 +52,6 @@ float *task_read_numbers(struct request *req, const json_t *list, const char *ba
 json_t *task_json(const char *tenant, const store_task *task);
 json_t *version_json(const char *tenant, const char *base, const store_task *task,
                      const store_version *version);
-/* {"mu", "sigma"}, or null when it says nothing. */
-json_t *answer_length_json(const eng_answer_length *length);
-/* {"scale", "bias": [a number a label], "cross": [[as many] a label] or null}; null when it says nothing. */
-json_t *label_scaling_json(const eng_label_scaling *scaling, size_t labels);
 
 /* ---- names ------------------------------------------------------------------------------------ */
 

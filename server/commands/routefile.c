@@ -5,7 +5,8 @@
 
 #include "server/commands/commands.h"
 #include "server/commands/opened.h"
-#include "server/tasks.h"
+#include "server/json.h"
+#include "server/reading.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -31,15 +32,6 @@ static json_t *labels_json(const eng_task *task)
         json_array_append_new(labels, json_string(eng_task_label(task, i)));
     }
     return labels;
-}
-
-static json_t *route_numbers(const float *route, size_t n)
-{
-    json_t *numbers = json_array();
-    for (size_t i = 0; i < n; i++) {
-        json_array_append_new(numbers, json_real((double)route[i]));
-    }
-    return numbers;
 }
 
 /* The floats of this machine (little-endian) as base64: 50,000 numbers would be a long array. */
@@ -72,11 +64,11 @@ json_t *route_json_make(const eng_model *model, const eng_bank *bank, const eng_
     json_t *root = json_pack(
         "{s:s, s:s, s:o, s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:s, s:o}", "object", "task.version",
         "type", eng_task_type_name(eng_task_get_type(task)), "labels", labels_json(task),
-        "template", eng_task_template(task), "route",
-        route_numbers(result->route, result->route_len), "method", method, "started_from",
-        result->started_from, "model", eng_model_get_info(model)->name, "bank",
-        eng_bank_get_info(bank)->name, "model_fingerprint", eng_model_get_info(model)->fingerprint,
-        "bank_fingerprint", eng_bank_get_info(bank)->fingerprint, "metrics", metrics);
+        "template", eng_task_template(task), "route", json_floats(result->route, result->route_len),
+        "method", method, "started_from", result->started_from, "model",
+        eng_model_get_info(model)->name, "bank", eng_bank_get_info(bank)->name, "model_fingerprint",
+        eng_model_get_info(model)->fingerprint, "bank_fingerprint",
+        eng_bank_get_info(bank)->fingerprint, "metrics", metrics);
     if (root != NULL && may_have_no_answer) {
         json_object_set_new(root, "may_have_no_answer", json_true());
     }

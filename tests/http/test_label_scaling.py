@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from conftest import BIN, model_dir
-from test_answer_length import version
+from test_answer_length import ASKED as SPAN_ASKED, version
 from test_files import upload
 from test_jobs import BAD, GOOD, create, wait_for
 
@@ -143,3 +143,31 @@ def test_it_is_of_the_tasks_labels(server, tenant):
     put = server.post("/v1/tasks/nine/versions", {"start": "average", "label_scaling": scaling}, key=key)
     assert put.status == 201 and put.json()["label_scaling"] == scaling, put
     assert all(max(scores, key=scores.get) == nine[8] for scores in ask(server, key, "nine"))
+
+
+def test_a_task_of_the_request_alone_may_bring_it(server, tenant):
+    _, key = tenant
+    _, learnt = learn(server, key, "pleased")
+    alone = {"type": "classification", "labels": WORDS, "route": learnt["route"],
+             "label_scaling": learnt["label_scaling"]}
+    body = {"inputs": [{"text": text} for text in ASKED], "return": ["scores"]}
+    want = ask(server, key, "pleased")
+    for asked in ({**alone, **body}, {"task": alone, **body}):
+        answer = server.post("/v1/predict", asked, key=key)
+        assert answer.status == 200, answer
+        got = [{one["label"]: one["score"] for one in p["scores"]} for p in answer.json()["predictions"]]
+        assert got == want
+    for change, pointer in (({"labels": ["甲", "乙", "丙"]}, "#/label_scaling"),
+                            ({"answer_length": {"mu": 1, "sigma": 1}}, "#/answer_length"),
+                            ({"label_scaling": {"scale": 1}}, "#/label_scaling/bias")):
+        refused = server.post("/v1/predict", {**alone, **body, **change}, key=key)
+        assert refused.status == 422 and pointer in refused.text, refused
+
+
+def test_spans_of_the_request_alone_may_bring_their_length(server, tenant):
+    _, key = tenant
+    body = {"type": "extractive", "inputs": [SPAN_ASKED[0]]}
+    for mu, least, most in ((0, 1, 2), (3, 14, 27)):
+        answer = server.post("/v1/predict", {**body, "answer_length": {"mu": mu, "sigma": 0.1}}, key=key)
+        assert answer.status == 200, answer
+        assert least <= len(answer.json()["predictions"][0]["answer"]) <= most, answer
