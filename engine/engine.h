@@ -484,8 +484,10 @@ typedef struct eng_adapt_config {
     size_t eval_every; /* steps between looks at dev; 0: 20 */
     double seconds;    /* 0: no limit; a method of two stages gives each its half */
     uint64_t seed;
-    size_t text_limit;     /* 0: none */
-    bool no_label_scaling; /* labels are read as the model scores them: nothing is fitted */
+    size_t text_limit; /* 0: none */
+    /* Labels are read as the model scores them, nothing is fitted, and the loss is that of the pointers (the
+     * paper's); else that of the labels as they are read: −ln p(label). */
+    bool no_label_scaling;
     size_t patience; /* looks' worth of steps without a better one that end a stage; 0: none do */
     /* Without dev rows: 2 or more folds choose the steps (of a search, evaluations) by cross-validation,
      * then all rows train so long; eng_folds says how many. 0: the training rows choose. */

@@ -8,8 +8,8 @@
  * numbers does not talk it out of that; one bias a label does. The scale says how much the text counts
  * beside it, and u what the score of one label says about another: what labels mean that the model confuses,
  * or whose words mislead it. This is matrix scaling (Guo et al. 2017, 4.2), which asks for more rows than
- * there are here: so each of its parts keeps as near to nothing as its prior says. The priors were chosen
- * on upstream and downstream tasks of the embedded model (tests/results/quality.md).
+ * there are here: so each of its parts keeps as near to nothing as its prior says (chosen as
+ * tests/results/quality.md tells).
  *
  * The sum is convex: Newton's method, its step halved until the sum falls, finds the one least. The same input
  * gives the same bytes.

@@ -148,7 +148,6 @@ const eng_bank *learner_bank(const struct learner *learner);
 /* The labels' scaling: trainer_scaling.c. All of these do nothing where none is fitted.
  * scaling_fit fits scaling.of_train to the training rows, under what sequences carry; scaling_keep fits
  * scaling.best to all rows scored since, and keeps of_train beside it. */
-size_t learner_scaling_len(const struct learner *learner);
 ENG_MUST_CHECK eng_status scaling_init(struct learner *learner, eng_error *err);
 void scaling_fini(struct learn_scaling *scaling);
 ENG_MUST_CHECK eng_status scaling_fit(struct learner *learner, eng_error *err);

@@ -12,21 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-size_t learner_scaling_len(const struct learner *learner)
-{
-    size_t labels = eng_task_label_count(learner->task);
-    return labels > 0 && !learner->config.no_label_scaling ? label_scaling_len(labels) : 0;
-}
-
 eng_status scaling_init(struct learner *learner, eng_error *err)
 {
     struct learn_scaling *scaling = &learner->scaling;
     const struct batch_rows *train = &learner->train;
     size_t labels = eng_task_label_count(learner->task), all = 0;
-    scaling->len = learner_scaling_len(learner);
-    if (scaling->len == 0) {
+    if (labels == 0 || learner->config.no_label_scaling) {
         return ENG_OK;
     }
+    scaling->len = label_scaling_len(labels);
     size_t n = train->n < ENG_MAX_SCALING_ROWS ? train->n : ENG_MAX_SCALING_ROWS;
     if (!size_mul(n + learner->dev.n, labels * sizeof(double), &all)) {
         return fail_nomem(err, "labels");
