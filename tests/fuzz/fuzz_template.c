@@ -38,6 +38,28 @@ static void check(bool condition)
     }
 }
 
+/* Read by a scaling, too, probabilities are of all options and add up. */
+static void check_scaled(const eng_encoded *encoded, const float *start, const float *end)
+{
+    float numbers[1 + ENG_MAX_LABELS + ENG_MAX_CROSS_LABELS * ENG_MAX_CROSS_LABELS];
+    float p[ENG_MAX_LABELS];
+    double sum = 0;
+    size_t options = eng_encoded_options(encoded);
+    if (options == 0) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        numbers[i] = (float)(i * 5 % 9) - 4;
+    }
+    const eng_label_scaling scaling = {
+        numbers, eng_label_scaling_len(options, options <= ENG_MAX_CROSS_LABELS)};
+    eng_decode_options(encoded, start, end, &scaling, p);
+    for (size_t i = 0; i < options; i++) {
+        sum += (double)p[i];
+    }
+    check(sum > 0.999 && sum < 1.001);
+}
+
 static void check_encoded(const eng_model *model, const eng_encoded *encoded,
                           const eng_example *row)
 {
@@ -52,6 +74,7 @@ static void check_encoded(const eng_model *model, const eng_encoded *encoded,
         end[i] = (float)(i * 13 % 7);
     }
     eng_decode_options(encoded, start, end, NULL, p);
+    check_scaled(encoded, start, end);
     size_t n = eng_decode_spans(encoded, start, end, NULL, 0, spans, 4);
     for (size_t i = 0; i < n; i++) {
         check(spans[i].no_answer || spans[i].start < spans[i].end);
