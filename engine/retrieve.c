@@ -20,9 +20,8 @@ static const double temperatures[TEMPERATURES] = {1, 0.5, 2, 4, 8};
 
 struct sum {
     struct learner *learner;
-    double *losses; /* (vectors), or (vectors, TEMPERATURES) */
-    struct scored
-        scored; /* rows of the candidate that is on, of tasks whose labels are read by a scaling */
+    double *losses;       /* (vectors), or (vectors, TEMPERATURES) */
+    struct scored scored; /* rows of the candidate that is on, where labels' scaling is fitted */
 };
 
 /* The row that sequence i is of. */

@@ -116,7 +116,8 @@ static eng_status with_spec(const store_task *task, const store_version *version
                                  .has_head = version->has_head,
                                  .model_fingerprint = version->model_fingerprint,
                                  .bank_fingerprint = version->bank_fingerprint};
-    eng_status status = route != NULL ? use(registry, &pub, arg, err) : fault_nomem(err, "route");
+    bool read = route != NULL && (numbers != NULL || version->label_scaling.len == 0);
+    eng_status status = read ? use(registry, &pub, arg, err) : fault_nomem(err, "route");
     free(route);
     free(numbers);
     return status;

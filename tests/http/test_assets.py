@@ -126,6 +126,6 @@ def test_pictures_of_the_readme():
     """Each picture named is there, each one there is named, and together they stay small."""
     top = STATIC.parent
     named = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (top / "README.md").read_text(encoding="utf-8"))
-    there = sorted((top / "tests/browser/shots").iterdir())
+    there = sorted([*(top / "tests/browser/shots").iterdir(), *(top / "tests/results").glob("*.svg")])
     assert sorted(top / name for name in named) == there
     assert 0 < sum(path.stat().st_size for path in there) < 600_000
