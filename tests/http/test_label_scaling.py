@@ -1,6 +1,7 @@
 """Tasks with labels: a job learns beside the route how the model's scores of them are to be read; exports carry it,
 imports check it."""
 import json
+import math
 import os
 import subprocess
 
@@ -67,11 +68,26 @@ def test_the_report_is_of_rows_that_it_was_not_fitted_to(server, tenant):
 
 def test_own_labels_in_another_order_are_read_alike(server, tenant):
     _, key = tenant
-    learn(server, key, "pleased")
-    for text, want in zip(ASKED, ask(server, key, "pleased")):
-        body = {"inputs": text, "parameters": {"candidate_labels": WORDS}}
-        got = server.post("/hf/pleased", body, key=key).json()
-        assert {one["label"]: one["score"] for one in got} == pytest.approx(want, abs=1e-6)
+    crossed = {"scale": 0, "bias": [0, 1], "cross": [[0, 0], [1, 0]]}  # 乙 as the model scores 甲, and one more
+    for name, scaling in (("plain", None), ("crossed", crossed)):
+        assert server.post("/v1/tasks", {"name": name, "type": "classification", "labels": WORDS},
+                           key=key).status == 201
+        put = server.post(f"/v1/tasks/{name}/versions", {"start": "average", "label_scaling": scaling}, key=key)
+        assert put.status == 201, put
+
+    def odds(name, text, labels):
+        body = {"inputs": text, "parameters": {"candidate_labels": labels}}
+        scores = {one["label"]: one["score"] for one in server.post(f"/hf/{name}", body, key=key).json()}
+        return scores["乙"] / scores["甲"]
+
+    for text, own in zip(ASKED, ask(server, key, "crossed")):
+        assert odds("crossed", text, WORDS) == pytest.approx(own["乙"] / own["甲"], rel=1e-4)
+        for labels in (WORDS, WORDS[::-1]):  # z of 甲 is half of the logarithm of what 甲 is above 乙
+            z = -math.log(odds("plain", text, labels)) / 2
+            assert odds("crossed", text, labels) == pytest.approx(math.exp(z + 1), rel=1e-4)
+        others = ["甲", "丙"]  # not its own: as the model scores them
+        body = {"inputs": text, "parameters": {"candidate_labels": others}}
+        assert server.post("/hf/crossed", body, key=key).json() == server.post("/hf/plain", body, key=key).json()
 
 
 def test_it_is_served_and_moves_with_the_version(make_server, server, tenant, tmp_path):
