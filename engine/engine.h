@@ -307,8 +307,8 @@ typedef struct eng_label_scaling {
 #define ENG_MAX_CROSS_LABELS 8   /* with more labels there is no U */
 #define ENG_MAX_SCALING_ROWS 512 /* training rows that are read at every look to fit it */
 size_t eng_label_scaling_len(size_t labels, bool cross);
-bool eng_label_scaling_fits(size_t len,
-                            size_t labels); /* such as a task of so many labels may have */
+/* Whether a task of so many labels may have one of `len` numbers. */
+bool eng_label_scaling_fits(size_t len, size_t labels);
 
 /* softmax_j(start[first token of option j] + end[last token of option j]), read as `scaling` says.
  *   start, end (len)   scaling of as many labels as there are options, or NULL

@@ -85,12 +85,11 @@ static eng_status tally_span(struct tally *tally, const struct batch_item *item,
     return status;
 }
 
-static double label_loss(const struct tally *tally, const struct batch_item *item,
-                         const float *start, const float *end)
+double item_label_loss(const struct batch_item *item, const eng_label_scaling *scaling,
+                       const float *start, const float *end, double *by_scores)
 {
-    double scores[ENG_MAX_LABELS];
-    mrc_option_scores(item->encoded, start, end, scores);
-    return label_scaling_loss(&tally->reading.label_scaling, item->row.label, scores,
+    mrc_option_scores(item->encoded, start, end, by_scores);
+    return label_scaling_loss(scaling, item->row.label, by_scores,
                               eng_encoded_options(item->encoded));
 }
 
@@ -101,11 +100,12 @@ static eng_status tally_item(void *arg, size_t i, const eng_sequence *sequence, 
     struct tally *tally = walk->tally;
     size_t index = walk->items[i];
     const struct batch_item *item = &walk->rows->items[index];
+    const eng_label_scaling *scaling = &tally->reading.label_scaling;
+    double by_scores[ENG_MAX_LABELS];
     if (item->has_target) {
-        tally->loss +=
-            tally->reading.label_scaling.len > 0
-                ? label_loss(tally, item, start, end)
-                : encoder_mrc_loss(sequence, 1, start, end, &item->start, &item->end, NULL, NULL);
+        tally->loss += scaling->len > 0 ? item_label_loss(item, scaling, start, end, by_scores)
+                                        : encoder_mrc_loss(sequence, 1, start, end, &item->start,
+                                                           &item->end, NULL, NULL);
         tally->losses++;
     }
     if (eng_encoded_options(item->encoded) > 0) {

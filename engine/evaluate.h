@@ -25,6 +25,9 @@ struct tally {
 ENG_MUST_CHECK eng_status tally_rows(struct tally *tally, struct batch_runner *runner,
                                      const eng_bank *bank, const struct batch_rows *rows,
                                      const struct carried *carried, eng_error *err);
+/* −ln p(label) of a row as `scaling` reads it.   by_scores (options): its derivatives by the options' scores */
+double item_label_loss(const struct batch_item *item, const eng_label_scaling *scaling,
+                       const float *start, const float *end, double *by_scores);
 double tally_accuracy(const struct tally *tally);
 double tally_macro_f1(const struct tally *tally);
 double tally_loss(const struct tally *tally); /* NaN when no row had a target */

@@ -61,6 +61,22 @@ static void centre(double *scores, size_t n)
     }
 }
 
+double label_softmax(double *scores, size_t n)
+{
+    double top = -HUGE_VAL, sum = 0;
+    for (size_t j = 0; j < n; j++) {
+        top = scores[j] > top ? scores[j] : top;
+    }
+    for (size_t j = 0; j < n; j++) {
+        scores[j] = exp(scores[j] - top);
+        sum += scores[j];
+    }
+    for (size_t j = 0; j < n; j++) {
+        scores[j] /= sum;
+    }
+    return top + log(sum);
+}
+
 void label_scaling_apply(const eng_label_scaling *scaling, double *scores, size_t n)
 {
     const float *bias = scaling->numbers + 1, *cross = bias + n;
@@ -80,19 +96,11 @@ void label_scaling_apply(const eng_label_scaling *scaling, double *scores, size_
 double label_scaling_loss(const eng_label_scaling *scaling, size_t truth, double *scores, size_t n)
 {
     const float *cross = scaling->numbers + 1 + n;
-    double by_read[ENG_MAX_LABELS], top = -HUGE_VAL, sum = 0;
+    double by_read[ENG_MAX_LABELS];
     label_scaling_apply(scaling, scores, n);
-    for (size_t j = 0; j < n; j++) {
-        top = scores[j] > top ? scores[j] : top;
-    }
-    double loss = top - scores[truth];
-    for (size_t j = 0; j < n; j++) {
-        by_read[j] = exp(scores[j] - top);
-        sum += by_read[j];
-    }
-    for (size_t j = 0; j < n; j++) {
-        by_read[j] = by_read[j] / sum - (j == truth ? 1 : 0);
-    }
+    memcpy(by_read, scores, n * sizeof *scores);
+    double loss = label_softmax(by_read, n) - scores[truth];
+    by_read[truth] -= 1;
     for (size_t c = 0; c < n; c++) {
         scores[c] = (double)scaling->numbers[0] * by_read[c];
         for (size_t j = 0; j < n && scaling->len > 1 + n; j++) {
@@ -100,7 +108,7 @@ double label_scaling_loss(const eng_label_scaling *scaling, size_t truth, double
         }
     }
     centre(scores, n);
-    return loss + log(sum);
+    return loss;
 }
 
 /* ---- fitting ------------------------------------------------------------------------------------- */
@@ -138,24 +146,15 @@ static size_t depends_on(const struct fit *fit, const double *z, size_t j)
 static double row_loss(const struct fit *fit, const double *x, size_t row)
 {
     const double *z = fit->z + row * fit->labels;
-    double top = -HUGE_VAL, sum = 0;
     for (size_t j = 0; j < fit->labels; j++) {
         size_t n = depends_on(fit, z, j);
         fit->p[j] = 0;
         for (size_t i = 0; i < n; i++) {
             fit->p[j] += fit->coefficients[i] * x[fit->numbers[i]];
         }
-        top = fit->p[j] > top ? fit->p[j] : top;
     }
     double truth = fit->p[fit->truth[row]];
-    for (size_t j = 0; j < fit->labels; j++) {
-        fit->p[j] = exp(fit->p[j] - top);
-        sum += fit->p[j];
-    }
-    for (size_t j = 0; j < fit->labels; j++) {
-        fit->p[j] /= sum;
-    }
-    return top + log(sum) - truth;
+    return label_softmax(fit->p, fit->labels) - truth;
 }
 
 /* Where x would be without rows. */

@@ -17,6 +17,8 @@ ENG_MUST_CHECK eng_status label_scaling_fit(const double *scores, const size_t *
                                             size_t labels, float *numbers, double *least,
                                             eng_error *err);
 
+/* scores (n) become their softmax. Returns ln Σ exp(scores). */
+double label_softmax(double *scores, size_t n);
 /* Scores of a row as `scaling` reads them, in place.   scores (n) */
 void label_scaling_apply(const eng_label_scaling *scaling, double *scores, size_t n);
 /* −ln p(truth) of a row so read, and its derivatives by the scores.   scores (n) become these */

@@ -43,19 +43,14 @@ void mrc_option_gradient(const eng_encoded *encoded, const double *by_scores, do
 void eng_decode_options(const eng_encoded *encoded, const float *start, const float *end,
                         const eng_label_scaling *scaling, float *probabilities)
 {
-    double scores[ENG_MAX_LABELS], top = -HUGE_VAL, sum = 0;
+    double scores[ENG_MAX_LABELS];
     mrc_option_scores(encoded, start, end, scores);
     if (scaling != NULL && scaling->len > 0) {
         label_scaling_apply(scaling, scores, encoded->n_options);
     }
+    (void)label_softmax(scores, encoded->n_options);
     for (size_t j = 0; j < encoded->n_options; j++) {
-        top = scores[j] > top ? scores[j] : top;
-    }
-    for (size_t j = 0; j < encoded->n_options; j++) {
-        sum += exp(scores[j] - top);
-    }
-    for (size_t j = 0; j < encoded->n_options; j++) {
-        probabilities[j] = (float)(exp(scores[j] - top) / sum);
+        probabilities[j] = (float)scores[j];
     }
 }
 

@@ -10,7 +10,6 @@
 
 #include "engine/answer_length.h"
 #include "engine/full.h"
-#include "engine/label_scaling.h"
 #include "engine/mrc.h"
 #include "engine/opt_adamw.h"
 #include "engine/status.h"
@@ -239,16 +238,14 @@ static double label_loss(const struct learner *learner, const struct micro *micr
                          const float *start, const float *end, float *dstart, float *dend)
 {
     const eng_label_scaling scaling = {learner->scaling.of_train, learner->scaling.len};
-    double scores[ENG_MAX_LABELS], loss = 0, weight = 1 / (double)micro->n;
+    double by_scores[ENG_MAX_LABELS], loss = 0, weight = 1 / (double)micro->n;
     size_t at = 0;
     memset(dstart, 0, micro->tokens * sizeof *dstart);
     memset(dend, 0, micro->tokens * sizeof *dend);
     for (size_t i = 0; i < micro->n; i++) {
         const struct batch_item *item = micro->items[i];
-        mrc_option_scores(item->encoded, start + at, end + at, scores);
-        loss += weight * label_scaling_loss(&scaling, item->row.label, scores,
-                                            eng_encoded_options(item->encoded));
-        mrc_option_gradient(item->encoded, scores, weight, dstart + at, dend + at);
+        loss += weight * item_label_loss(item, &scaling, start + at, end + at, by_scores);
+        mrc_option_gradient(item->encoded, by_scores, weight, dstart + at, dend + at);
         at += item->len;
     }
     return loss;

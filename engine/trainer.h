@@ -200,7 +200,8 @@ ENG_MUST_CHECK eng_status learner_search(struct learner *learner, const struct l
                                          size_t steps, struct stage_run *run, eng_error *err);
 
 /* The few-shot loss of n candidates: the mean over the training rows, all of them under every candidate
- * in packed batches; of labels whose scaling is fitted −ln p(label) at the candidate's own, and its priors.   carried (n)   losses (n) overwritten */
+ * in packed batches; of labels whose scaling is fitted −ln p(label) at the candidate's own, and its priors.
+ *   carried (n)   losses (n) overwritten */
 ENG_MUST_CHECK eng_status few_shot_losses(struct learner *learner, const struct carried *carried,
                                           size_t n, double *losses, eng_error *err);
 

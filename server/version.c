@@ -361,13 +361,14 @@ static bool is_tuned(const struct version *version)
     return version->has_prompt || version->has_head;
 }
 
-/* Where what stands behind the route and its reading ends, and where the tuned part begins. */
+/* Bytes up to the end of the route and of the reading behind it. */
 static size_t untuned_bytes(const struct version *version)
 {
     size_t floats = (size_t)version->route_len + version->reading_len;
     return sizeof(struct version_node) + floats * sizeof(float);
 }
 
+/* Where the tuned part lies behind them. */
 static size_t tuned_at(const struct version *version)
 {
     size_t end = untuned_bytes(version);
@@ -379,8 +380,8 @@ static size_t version_bytes(const struct version *version)
     return is_tuned(version) ? tuned_at(version) + sizeof(struct tuned) : untuned_bytes(version);
 }
 
-/* Whether the spec has the form's labels, in whatever order; where each of them stands in the form.
- *   places (labels) overwritten, or NULL */
+/* Whether the spec has the form's labels, in whatever order: where each of them stands in the form.
+ *   places (labels) overwritten */
 static bool places_in(const struct form *form, const eng_task_spec *spec, size_t *places)
 {
     for (size_t j = 0; j < spec->n_labels; j++) {
@@ -391,52 +392,46 @@ static bool places_in(const struct form *form, const eng_task_spec *spec, size_t
         if (at == form->n_labels) {
             return false;
         }
-        if (places != NULL) {
-            places[j] = at;
-        }
+        places[j] = at;
     }
-    return form->n_labels == spec->n_labels; /* labels are distinct */
+    return true;
 }
 
-/* Numbers that say how answers are read: of spans the two of their length, of labels their scaling. */
-static size_t reading_len(const reg_publication *pub)
-{
-    size_t labels = pub->spec->n_labels, len = pub->label_scaling.len;
-    if (pub->spec->type == ENG_EXTRACTIVE && pub->answer_length.sigma > 0) {
-        return sizeof pub->answer_length / sizeof(float);
-    }
-    if (pub->like != NULL) {
-        len =
-            places_in(pub->like->form, pub->spec, NULL) ? version_label_scaling(pub->like).len : 0;
-    }
-    return eng_label_scaling_fits(len, labels) ? len : 0;
-}
+#define MAX_READING (1 + ENG_MAX_LABELS + ENG_MAX_CROSS_LABELS * ENG_MAX_CROSS_LABELS)
 
-/* Place j of the scaling of `like` is the label that the spec has there.   out (len) overwritten */
-static void copy_scaling_like(const reg_publication *pub, float *out)
+/* The scaling of `like`, its labels in the order of the spec, in `room`; len 0: it has none, or other labels. */
+static eng_label_scaling scaling_like(const struct version *like, const eng_task_spec *spec,
+                                      float room[MAX_READING])
 {
-    size_t labels = pub->spec->n_labels, places[ENG_MAX_LABELS];
-    const eng_label_scaling from = version_label_scaling(pub->like);
+    size_t labels = spec->n_labels, places[ENG_MAX_LABELS];
+    const eng_label_scaling from = version_label_scaling(like);
+    if (from.len == 0 || like->form->n_labels != labels || !places_in(like->form, spec, places)) {
+        return (eng_label_scaling){NULL, 0};
+    }
     const float *bias = from.numbers + 1, *cross = bias + labels;
-    (void)places_in(pub->like->form, pub->spec, places);
-    out[0] = from.numbers[0];
+    room[0] = from.numbers[0];
     for (size_t j = 0; j < labels; j++) {
-        out[1 + j] = bias[places[j]];
+        room[1 + j] = bias[places[j]];
         for (size_t c = 0; c < labels && from.len > 1 + labels; c++) {
-            out[1 + labels + j * labels + c] = cross[places[j] * labels + places[c]];
+            room[1 + labels + j * labels + c] = cross[places[j] * labels + places[c]];
         }
     }
+    return (eng_label_scaling){room, from.len};
 }
 
-static void copy_reading(const reg_publication *pub, size_t len, float *out)
+/* The numbers that say how answers are read: of spans the two of their length, of labels their scaling.
+ * Borrowed from the publication, or in `room`. */
+static const float *reading_of(const reg_publication *pub, float room[MAX_READING], size_t *len)
 {
-    if (pub->spec->type == ENG_EXTRACTIVE) {
-        memcpy(out, &pub->answer_length, sizeof pub->answer_length);
-    } else if (pub->like != NULL) {
-        copy_scaling_like(pub, out);
-    } else {
-        memcpy(out, pub->label_scaling.numbers, len * sizeof *out);
+    if (pub->spec->type == ENG_EXTRACTIVE && pub->answer_length.sigma > 0) {
+        *len = sizeof pub->answer_length / sizeof(float);
+        memcpy(room, &pub->answer_length, sizeof pub->answer_length);
+        return room;
     }
+    eng_label_scaling scaling =
+        pub->like != NULL ? scaling_like(pub->like, pub->spec, room) : pub->label_scaling;
+    *len = eng_label_scaling_fits(scaling.len, pub->spec->n_labels) ? scaling.len : 0;
+    return scaling.numbers;
 }
 
 eng_status version_new(struct registry *registry, const reg_publication *pub, struct version **out,
@@ -451,7 +446,9 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     if (status != ENG_OK) {
         return status;
     }
-    size_t read_by = reading_len(pub);
+    float room[MAX_READING];
+    size_t reading_len = 0;
+    const float *reading = reading_of(pub, room, &reading_len);
     struct form_node *form = intern_form(registry, pub->spec, base->bank);
     if (form == NULL) {
         return fault_nomem(err, "task");
@@ -463,7 +460,7 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
         .route_len = (uint32_t)pub->route_len,
         .has_prompt = pub->like != NULL ? pub->like->has_prompt : pub->has_prompt,
         .has_head = pub->like != NULL ? pub->like->has_head : pub->has_head,
-        .reading_len = (uint16_t)read_by};
+        .reading_len = (uint16_t)reading_len};
     size_t bytes = version_bytes(&like);
     struct version_node *node = calloc(1, bytes);
     if (node == NULL) {
@@ -475,8 +472,8 @@ eng_status version_new(struct registry *registry, const reg_publication *pub, st
     if (pub->route_len > 0) {
         memcpy(node->version.route, pub->route, pub->route_len * sizeof(float));
     }
-    if (read_by > 0) {
-        copy_reading(pub, read_by, node->version.route + pub->route_len);
+    if (reading_len > 0) {
+        memcpy(node->version.route + pub->route_len, reading, reading_len * sizeof(float));
     }
     if (is_tuned(&node->version)) {
         *version_tuned(&node->version) = (struct tuned){.tenant = pub->tenant, .task = pub->task};
